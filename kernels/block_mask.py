@@ -1,0 +1,236 @@
+"""BlockMask: which key blocks each query block computes, per head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.errors import SparseError
+
+
+def block_count(length: int, block: int) -> int:
+    """Number of blocks that cover `length` tokens; the last one may be partial."""
+    return -(-length // block)
+
+
+def block_shape(block_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Normalise a block size to (query tokens, key tokens); raises SparseError unless both are >= 1."""
+    shape = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
+    if len(shape) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape):
+        raise SparseError(
+            f"block_size={block_size!r} is not a block size; give an int >= 1 or a pair "
+            f"(query tokens, key tokens), for example 64 or (128, 64)."
+        )
+    return shape[0], shape[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BlockMask:
+    """Block-sparse attention pattern: a list of key blocks for every query block.
+
+    Shapes (b = batch or 1, h = heads or 1, m = query blocks, n = key blocks, x = longest list):
+
+    * ``counts``  int32 ``[b, h, m]``: how many key blocks the row computes, 0..n.
+    * ``indices`` int32 ``[b, h, m, x]``: their numbers, ascending; entries beyond the count repeat the
+      last valid one (0 in an empty row), so that reading ahead is harmless.
+    * ``block_size`` tokens per (query, key) block; the last block of either side may be partial.
+    * ``q_len``, ``kv_len`` tokens covered.
+
+    A dimension of size 1 in ``b`` or ``h`` is shared by all batch items or heads. Lists are the layout
+    every backend reads (kernels.md A3); build them with :meth:`from_dense` or :meth:`from_indices`.
+
+    Raises SparseError when shapes, dtypes or sizes do not fit together.
+    """
+
+    counts: Tensor
+    indices: Tensor
+    block_size: tuple[int, int]
+    q_len: int
+    kv_len: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_size", block_shape(self.block_size))
+        if self.q_len < 1 or self.kv_len < 1:
+            raise SparseError(
+                f"BlockMask needs q_len and kv_len >= 1; found {self.q_len} and {self.kv_len}."
+            )
+        if self.counts.ndim != 3 or self.indices.shape[:3] != self.counts.shape:
+            raise SparseError(
+                f"BlockMask needs counts [b, h, m] and indices [b, h, m, x]; found "
+                f"{tuple(self.counts.shape)} and {tuple(self.indices.shape)}."
+            )
+        if self.counts.dtype != torch.int32 or self.indices.dtype != torch.int32:
+            raise SparseError(
+                f"BlockMask lists are int32; found {self.counts.dtype} and {self.indices.dtype}. "
+                f"Build masks with BlockMask.from_dense or BlockMask.from_indices."
+            )
+        if self.counts.shape[2] != self.q_blocks:
+            raise SparseError(
+                f"{self.q_len} query tokens in blocks of {self.block_size[0]} are {self.q_blocks} "
+                f"rows; found {self.counts.shape[2]} rows of counts."
+            )
+
+    @property
+    def q_blocks(self) -> int:
+        """Number of query blocks (m)."""
+        return block_count(self.q_len, self.block_size[0])
+
+    @property
+    def kv_blocks(self) -> int:
+        """Number of key blocks (n)."""
+        return block_count(self.kv_len, self.block_size[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the lists live."""
+        return self.counts.device
+
+    @property
+    def density(self) -> float:
+        """Share of (query block, key block) pairs computed, in [0, 1]. Synchronises a GPU."""
+        return float(self.counts.sum().item()) / (self.counts.numel() * self.kv_blocks)
+
+    @property
+    def head_density(self) -> Tensor:
+        """Share of block pairs computed by each batch item and head: float32 ``[b, h]``."""
+        return self.counts.float().mean(dim=-1) / self.kv_blocks
+
+    @classmethod
+    def from_dense(
+        cls, dense: Tensor, *, block_size: int | tuple[int, int], q_len: int, kv_len: int
+    ) -> BlockMask:
+        """Build from a bool map ``[b, h, m, n]`` (b, h may be 1) of the block pairs to compute.
+
+        Raises SparseError when the map is not bool or its last two sizes do not match the lengths.
+        """
+        if not isinstance(dense, Tensor) or dense.dtype != torch.bool or dense.ndim != 4:
+            found = f"{dense.dtype} {tuple(dense.shape)}" if isinstance(dense, Tensor) else type(dense)
+            raise SparseError(
+                f"BlockMask.from_dense needs a bool tensor [batch or 1, heads or 1, query blocks, "
+                f"key blocks]; found {found}."
+            )
+        rows, cols = block_shape(block_size)
+        expected = (block_count(q_len, rows), block_count(kv_len, cols))
+        if tuple(dense.shape[2:]) != expected:
+            raise SparseError(
+                f"{q_len} x {kv_len} tokens in blocks of {rows} x {cols} are {expected[0]} x "
+                f"{expected[1]} block pairs; found a map of {dense.shape[2]} x {dense.shape[3]}."
+            )
+        counts = dense.sum(dim=-1, dtype=torch.int32)
+        # A stable descending sort of the bits puts the chosen columns first, in ascending order.
+        order = dense.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
+        longest = max(1, int(counts.max().item()))
+        indices = _repeat_last(order[..., :longest].to(torch.int32), counts)
+        return cls(
+            counts=counts, indices=indices, block_size=(rows, cols), q_len=q_len, kv_len=kv_len
+        )
+
+    @classmethod
+    def from_indices(
+        cls, indices: Tensor, *, block_size: int | tuple[int, int], q_len: int, kv_len: int
+    ) -> BlockMask:
+        """Build from equally long lists of distinct key blocks, integer ``[b, h, m, x]``, any order.
+
+        No host synchronisation: the caller guarantees 0 <= index < key blocks and no repetition.
+        """
+        counts = torch.full(
+            indices.shape[:3], indices.shape[3], dtype=torch.int32, device=indices.device
+        )
+        ascending = indices.sort(dim=-1).values.to(torch.int32)
+        return cls(
+            counts=counts,
+            indices=ascending,
+            block_size=block_shape(block_size),
+            q_len=q_len,
+            kv_len=kv_len,
+        )
+
+    @classmethod
+    def full(
+        cls,
+        *,
+        block_size: int | tuple[int, int],
+        q_len: int,
+        kv_len: int,
+        device: torch.device | str = "cpu",
+    ) -> BlockMask:
+        """The mask that computes every block pair, shared by all batch items and heads."""
+        rows, cols = block_shape(block_size)
+        m, n = block_count(q_len, rows), block_count(kv_len, cols)
+        indices = torch.arange(n, dtype=torch.int32, device=device).expand(1, 1, m, n).contiguous()
+        counts = torch.full((1, 1, m), n, dtype=torch.int32, device=device)
+        return cls(
+            counts=counts, indices=indices, block_size=(rows, cols), q_len=q_len, kv_len=kv_len
+        )
+
+    def to_dense(self) -> Tensor:
+        """The bool map ``[b, h, m, n]`` of the block pairs computed."""
+        longest = self.indices.shape[-1]
+        valid = torch.arange(longest, device=self.device) < self.counts[..., None]
+        dense = torch.zeros(
+            *self.counts.shape, self.kv_blocks, dtype=torch.uint8, device=self.device
+        )
+        dense.scatter_reduce_(
+            -1, self.indices.long(), valid.to(torch.uint8), reduce="amax", include_self=True
+        )
+        return dense.bool()
+
+    def to_csr(self) -> tuple[Tensor, Tensor]:
+        """Compressed rows in (b, h, m) order: int64 ``row_start [b*h*m + 1]`` and int32 ``columns``."""
+        flat = self.counts.reshape(-1).long()
+        row_start = torch.zeros(flat.numel() + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(flat, dim=0, out=row_start[1:])
+        valid = torch.arange(self.indices.shape[-1], device=self.device) < self.counts[..., None]
+        return row_start, self.indices[valid]
+
+    def to_flex(self) -> Any:
+        """The same pattern as a ``torch.nn.attention.flex_attention.BlockMask``.
+
+        Its ``mask_mod`` is exact too, so FlexAttention's eager fallback computes the same result.
+        """
+        from torch.nn.attention.flex_attention import BlockMask as FlexBlockMask
+
+        dense = self.to_dense()
+        rows, cols = self.block_size
+        batches, heads = dense.shape[:2]
+
+        def inside(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+            return dense[b % batches, h % heads, q // rows, kv // cols]
+
+        padded = torch.zeros(*dense.shape, dtype=torch.int32, device=self.device)
+        padded[..., : self.indices.shape[-1]] = self.indices
+        return FlexBlockMask.from_kv_blocks(
+            self.counts,
+            padded,
+            BLOCK_SIZE=self.block_size,
+            mask_mod=inside,
+            seq_lengths=(self.q_len, self.kv_len),
+        )
+
+    def to(self, device: torch.device | str) -> BlockMask:
+        """The same mask with its lists on `device`."""
+        return BlockMask(
+            counts=self.counts.to(device),
+            indices=self.indices.to(device),
+            block_size=self.block_size,
+            q_len=self.q_len,
+            kv_len=self.kv_len,
+        )
+
+    def __repr__(self) -> str:
+        b, h, m = self.counts.shape
+        return (
+            f"BlockMask(batch={b}, heads={h}, blocks={m}x{self.kv_blocks}, "
+            f"block_size={self.block_size}, density={self.density:.3f})"
+        )
+
+
+def _repeat_last(indices: Tensor, counts: Tensor) -> Tensor:
+    """Replace the entries beyond each count by the last valid one (0 in an empty row)."""
+    position = torch.arange(indices.shape[-1], device=indices.device)
+    last = (counts[..., None] - 1).clamp(min=0)
+    padded = indices.gather(-1, torch.minimum(position.expand_as(indices), last).long())
+    return torch.where(counts[..., None] > 0, padded, torch.zeros_like(padded))

@@ -1,0 +1,3 @@
+"""placeholder"""
+if __name__ == "ui":
+    raise ImportError("this is the source folder of sparsediff.ui; run outside the checkout or with `python -P`")
