@@ -1,3 +1,6 @@
-"""placeholder"""
+"""The Gradio comparison app (``sparsediff.ui``); still to come."""
+
 if __name__ == "ui":
-    raise ImportError("this is the source folder of sparsediff.ui; run outside the checkout or with `python -P`")
+    raise ImportError(
+        "this is the source folder of sparsediff.ui; run outside the checkout or with `python -P`"
+    )

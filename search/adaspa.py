@@ -1,0 +1,102 @@
+"""AdaSpa: LSE-cached online search of head-adaptive block patterns (arXiv 2502.21079)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.errors import SparseError
+from sparsediff.search.call import AttentionCall
+from sparsediff.search.method import Memory, Method
+from sparsediff.search.schedule import Schedule
+from sparsediff.search.selection import (
+    head_budgets,
+    keys_per_row,
+    mask_of,
+    recall_of,
+    top_blocks,
+    video_columns,
+    with_text,
+)
+from sparsediff.search.token_grid import TokenGrid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaSpa(Method):
+    """Search the pattern of every head while generating; nothing to prepare.
+
+    The first ``warmup`` of the steps run dense. The last of them also yields the exact log-sum-exp of
+    every query row, and with it the attention mass of every block pair; each row keeps its heaviest
+    key blocks. At every ``refresh`` mark the mass is measured again with the cached LSE (one pass over
+    q k^T instead of two) and the same step already runs with the new pattern. Defaults are the
+    paper's: steps 10 and 30 of 50, density 0.2, blocks of 64.
+
+    ``head_budgets``: heads whose pattern holds more than ``recall_threshold`` of the mass give half of
+    their blocks to the heads that hold least (paper §1.5). With warmup=0 the first call searches first
+    and already runs sparse.
+    """
+
+    name: ClassVar[str] = "adaspa"
+
+    warmup: float = 0.2
+    refresh: tuple[float, ...] = (0.6,)
+    head_budgets: bool = True
+    recall_threshold: float = 0.8
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        if not 0 < self.recall_threshold < 1:
+            raise SparseError(
+                f"recall_threshold={self.recall_threshold!r}: needs a share of the attention mass "
+                f"in (0, 1), such as 0.8."
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Dense steps and the marks at which the pattern is searched again."""
+        return Schedule(
+            warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers
+        )
+
+    def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """Dense, search, refresh or reuse, by the schedule."""
+        schedule = self.schedule
+        if schedule.is_dense(call.step, call.layer):
+            if call.layer < self.dense_layers or not schedule.is_last_dense(call.step):
+                return call.dense()
+            out, lse = call.dense_with_lse()
+            self._search(call, memory, lse)
+            return out
+        if memory.mask is None:  # no dense step was seen: warmup=0, a skipped step, unknown total
+            self._search(call, memory, call.lse())
+        elif schedule.marks(call.step) > memory.marks and memory.lse is not None:
+            self._search(call, memory, memory.lse)
+        if memory.mask is None:
+            raise SparseError("AdaSpa has no pattern after a search; please report this.")
+        return call.sparse(memory.mask)
+
+    def _search(self, call: AttentionCall, memory: Memory, lse: Tensor) -> None:
+        memory.mask = self.mask(call.mass(lse, self.block_size), call.grid)
+        memory.marks = self.schedule.marks(call.step)
+        memory.lse = lse if self.refresh and memory.marks < len(self.refresh) else None
+
+    def mask(self, mass: Tensor, grid: TokenGrid) -> BlockMask:
+        """The pattern for a measured block mass ``[b, h, m, n]`` (paper §1.5-1.6)."""
+        video = video_columns(grid, self.block_size, mass.device)
+        columns = int(video.sum())
+        if columns == 0:  # everything touches text
+            return BlockMask.full(
+                block_size=self.block_size, q_len=grid.tokens, kv_len=grid.tokens,
+                device=mass.device,
+            )
+        score = mass.masked_fill(~video, -1.0)
+        keep: Tensor | int = keys_per_row(self.density, columns)
+        chosen = top_blocks(score, keep)
+        if self.head_budgets:
+            recall = recall_of(mass, chosen | ~video)
+            keep = head_budgets(recall, int(keep), columns, self.recall_threshold)
+            chosen = top_blocks(score, keep)
+        return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)

@@ -1,0 +1,89 @@
+"""AttentionCall: one self-attention call, as a method sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels import dense_attention_lse
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.registry import choose, choose_for_mass
+from sparsediff.search.schedule import Step
+from sparsediff.search.token_grid import TokenGrid
+
+
+class Recorder(Protocol):
+    """Whoever counts what a call did."""
+
+    def ran_dense(self, call: AttentionCall) -> None:
+        """The call was computed densely, as planned."""
+
+    def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
+        """The call computed the blocks of `mask` with the named kernel backend."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionCall:
+    """The tensors of one call and the ways to compute it.
+
+    ``q``, ``k``, ``v`` ``[b, s, h, d]`` with rotary and norms applied; ``kv_lens`` int64 ``[b]`` or
+    None as in `block_sparse_attention`; ``user_dense`` runs the attention the user has configured.
+    Every way to compute the output tells the recorder, so a report cannot miss one. The tensors come
+    from the model, so the kernels' checks of a user's input are not repeated at every call.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    grid: TokenGrid
+    step: Step
+    layer: int
+    scale: float
+    kv_lens: Tensor | None
+    backend: str
+    user_dense: Callable[[], Tensor]
+    recorder: Recorder
+
+    def dense(self) -> Tensor:
+        """Dense attention by the user's own backend: ``[b, s, h, d]``."""
+        self.recorder.ran_dense(self)
+        return self.user_dense()
+
+    def dense_with_lse(self) -> tuple[Tensor, Tensor]:
+        """Dense attention by the fastest kernel that also returns the LSE ``[b, h, s]``."""
+        self.recorder.ran_dense(self)
+        return dense_attention_lse(self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens)
+
+    def lse(self) -> Tensor:
+        """The exact log-sum-exp of every query row, fp32 ``[b, h, s]``, without counting a call."""
+        with torch.no_grad():
+            return dense_attention_lse(
+                self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
+            )[1]
+
+    def mass(self, lse: Tensor, block: int) -> Tensor:
+        """Attention mass of every block pair under `lse`: fp32 ``[b, h, m, n]`` (AdaSpa Alg. 2)."""
+        inputs = MassInputs(
+            q=self.q.detach(),
+            k=self.k.detach(),
+            lse=lse.detach(),
+            block_size=(block, block),
+            scale=self.scale,
+            kv_lens=self.kv_lens,
+        )
+        return choose_for_mass("auto", inputs).mass(inputs)
+
+    def sparse(self, mask: BlockMask) -> Tensor:
+        """Attention over the blocks of `mask` only: ``[b, s, h, d]``."""
+        inputs = AttentionInputs(
+            q=self.q, k=self.k, v=self.v, mask=mask, scale=self.scale, kv_lens=self.kv_lens
+        )
+        backend = choose(self.backend, inputs)
+        out, _ = backend.attention(inputs)
+        self.recorder.ran_sparse(self, mask, backend.name)
+        return out

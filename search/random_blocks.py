@@ -1,0 +1,45 @@
+"""RandomBlocks: key blocks drawn by lot, the floor that every method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.search.call import AttentionCall
+from sparsediff.search.method import Memory, Method
+from sparsediff.search.selection import keys_per_row, mask_of, top_blocks, video_columns, with_text
+from sparsediff.search.token_grid import TokenGrid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomBlocks(Method):
+    """Every query block of every head computes key blocks drawn by lot, kept for the whole run.
+
+    The draw depends only on ``seed`` and the layer. Sparse from the first call on unless ``warmup``
+    says otherwise.
+    """
+
+    name: ClassVar[str] = "random"
+
+    seed: int = 0
+
+    def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """Dense by the schedule, else the drawn blocks."""
+        if self.schedule.is_dense(call.step, call.layer):
+            return call.dense()
+        if memory.mask is None:
+            memory.mask = self.mask(call.grid, call.q.shape[2], call.layer).to(call.q.device)
+        return call.sparse(memory.mask)
+
+    def mask(self, grid: TokenGrid, heads: int, layer: int) -> BlockMask:
+        """The blocks drawn for a layer."""
+        video = ~grid.text_blocks(self.block_size)
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + layer)
+        score = torch.rand((1, heads, len(video), len(video)), generator=generator)
+        score = score.masked_fill(~video, -1.0)
+        chosen = top_blocks(score, keys_per_row(self.density, max(1, int(video.sum()))))
+        return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)

@@ -1,0 +1,82 @@
+"""TokenGrid: how a model lays out its token sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import block_count
+from sparsediff.kernels.errors import SparseError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenGrid:
+    """Layout of one token sequence: ``[text_before | frames x height x width | text_after]``.
+
+    Video tokens are in raster order, frame by frame, row by row; an image has one frame. All sizes
+    count tokens (after patchifying). Text tokens are those that share self-attention with the video.
+
+    Raises SparseError when a size is not a whole number, or the video is empty.
+    """
+
+    frames: int
+    height: int
+    width: int
+    text_before: int = 0
+    text_after: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name.startswith("text") else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise SparseError(
+                    f"TokenGrid.{field.name}={value!r}: needs a whole number >= {least}."
+                )
+
+    @property
+    def video_tokens(self) -> int:
+        """Number of video tokens."""
+        return self.frames * self.height * self.width
+
+    @property
+    def text_tokens(self) -> int:
+        """Number of text tokens on both sides."""
+        return self.text_before + self.text_after
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole sequence."""
+        return self.video_tokens + self.text_tokens
+
+    def index(self, frame: int, row: int, column: int) -> int:
+        """Place in the sequence of the video token at (frame, row, column)."""
+        inside = 0 <= frame < self.frames and 0 <= row < self.height and 0 <= column < self.width
+        if not inside:
+            raise SparseError(f"({frame}, {row}, {column}) lies outside {self}.")
+        return self.text_before + (frame * self.height + row) * self.width + column
+
+    def position(self, index: int) -> tuple[int, int, int] | None:
+        """(frame, row, column) of the token at `index`; None for a text token."""
+        if not 0 <= index < self.tokens:
+            raise SparseError(f"Token {index} lies outside {self}, which has {self.tokens} tokens.")
+        video = index - self.text_before
+        if not 0 <= video < self.video_tokens:
+            return None
+        frame, rest = divmod(video, self.height * self.width)
+        row, column = divmod(rest, self.width)
+        return frame, row, column
+
+    def text_blocks(self, block: int, device: torch.device | str = "cpu") -> Tensor:
+        """Which blocks of `block` tokens hold at least one text token: bool ``[blocks]``."""
+        number = torch.arange(block_count(self.tokens, block), device=device)
+        before = number * block < self.text_before
+        first_after = self.text_before + self.video_tokens
+        after = (number + 1) * block > first_after
+        return before | (after if self.text_after else torch.zeros_like(before))
+
+    def __str__(self) -> str:
+        text = f", text {self.text_before}+{self.text_after}" if self.text_tokens else ""
+        return f"TokenGrid({self.frames}x{self.height}x{self.width}{text})"

@@ -1,0 +1,32 @@
+"""TrueMass: the exact attention mass at every step, the ceiling of mass-based selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparsediff.search.adaspa import AdaSpa
+from sparsediff.search.call import AttentionCall
+from sparsediff.search.method import Memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrueMass(AdaSpa):
+    """AdaSpa with the pattern searched anew, from the exact LSE, at every sparse call.
+
+    Slower than dense attention: it answers what a perfect, always fresh search would be worth.
+    """
+
+    name: ClassVar[str] = "true-mass"
+
+    refresh: tuple[float, ...] = ()
+    head_budgets: bool = False
+
+    def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """Dense by the schedule, else search and compute."""
+        if self.schedule.is_dense(call.step, call.layer):
+            return call.dense()
+        memory.mask = self.mask(call.mass(call.lse(), self.block_size), call.grid)
+        return call.sparse(memory.mask)

@@ -1,0 +1,76 @@
+"""Sparse attention for Hugging Face diffusers: ``pipe.enable_sparse_attention()``."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparsediff.methods import install as _install_methods
+
+if TYPE_CHECKING:
+    from sparsediff.api import (
+        disable_sparse_attention,
+        enable_sparse_attention,
+        sparse_attention,
+        sparse_attention_report,
+    )
+    from sparsediff.kernels import BlockMask, SparseError
+    from sparsediff.models import supported_models
+    from sparsediff.report import RunReport
+    from sparsediff.search import AdaSpa, RandomBlocks, Schedule, TokenGrid, TrueMass, Window
+    from sparsediff.session import Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdaSpa",
+    "BlockMask",
+    "RandomBlocks",
+    "RunReport",
+    "Schedule",
+    "Session",
+    "SparseError",
+    "TokenGrid",
+    "TrueMass",
+    "Window",
+    "disable_sparse_attention",
+    "enable_sparse_attention",
+    "sparse_attention",
+    "sparse_attention_report",
+    "supported_models",
+]
+
+_HOMES = {
+    "sparsediff.api": (
+        "disable_sparse_attention",
+        "enable_sparse_attention",
+        "sparse_attention",
+        "sparse_attention_report",
+    ),
+    "sparsediff.kernels": ("BlockMask", "SparseError"),
+    "sparsediff.models": ("supported_models",),
+    "sparsediff.report": ("RunReport",),
+    "sparsediff.search": (
+        "AdaSpa",
+        "RandomBlocks",
+        "Schedule",
+        "TokenGrid",
+        "TrueMass",
+        "Window",
+    ),
+    "sparsediff.session": ("Session",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: torch alone takes seconds to import."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module 'sparsediff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+_install_methods()

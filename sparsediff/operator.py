@@ -1,0 +1,121 @@
+"""The one entry from a model's attention to a Session, eager or as an opaque compiled operator."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.errors import SparseError
+from sparsediff.session import Session
+
+_LAYER_BITS = 16
+
+_sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
+_numbers = count(1)
+
+# The user's own attention functions by diffusers' backend name, while they are wrapped.
+dense_functions: dict[str, Callable[..., Tensor]] = {}
+
+
+def handles(session: Session) -> list[Tensor]:
+    """A handle for every layer of a session: 0-d int64 CPU tensors that name session and layer."""
+    number = next(_numbers)
+    _sessions[number] = session
+    return [torch.tensor((number << _LAYER_BITS) | layer) for layer in range(len(session.layers))]
+
+
+def session_of(handle: Tensor) -> tuple[Session, int]:
+    """The session and layer that a handle names; SparseError when the session is gone."""
+    number, layer = divmod(int(handle.item()), 1 << _LAYER_BITS)
+    session = _sessions.get(number)
+    if session is None:
+        raise SparseError(
+            "An attention layer is marked for sparse attention, but its session is gone. Load the "
+            "model again, or call disable_sparse_attention() before dropping the pipeline."
+        )
+    return session, layer
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    handle: Tensor,
+    *,
+    mask: Tensor | None,
+    timestep: Tensor | None,
+    layout: tuple[int, ...],
+    scale: float | None,
+    backend: str,
+) -> Tensor:
+    """Compute one marked attention call ``[b, s, h, d]`` in its session.
+
+    `backend` names the user's dense attention function for the calls that stay dense.
+    """
+    session, layer = session_of(handle)
+    function = dense_functions[backend]
+
+    def dense() -> Tensor:
+        arguments: dict[str, Any] = {"query": q, "key": k, "value": v, "scale": scale}
+        if mask is not None:
+            arguments["attn_mask"] = mask
+        return function(**arguments)
+
+    return session.attend(
+        layer,
+        q,
+        k,
+        v,
+        attention_mask=mask,
+        timestep=timestep,
+        layout=layout,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        dense=dense,
+    )
+
+
+@torch.library.custom_op("sparsediff::self_attention", mutates_args=())
+def compiled_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    handle: Tensor,
+    mask: Tensor | None,
+    timestep: Tensor | None,
+    layout: Sequence[int],
+    scale: float | None,
+    backend: str,
+) -> Tensor:
+    """`attend` as torch.compile sees it: opaque, so that every layer shares one graph."""
+    out = attend(
+        q,
+        k,
+        v,
+        handle,
+        mask=mask,
+        timestep=timestep,
+        layout=tuple(layout),
+        scale=scale,
+        backend=backend,
+    )
+    return out.contiguous()
+
+
+@compiled_attend.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    handle: Tensor,
+    mask: Tensor | None,
+    timestep: Tensor | None,
+    layout: Sequence[int],
+    scale: float | None,
+    backend: str,
+) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)

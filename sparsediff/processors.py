@@ -1,0 +1,84 @@
+"""Marked attention processors: the user's own ones, by a subclass that says which layer runs."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsediff.current import CURRENT
+
+_HANDLE = "_sparsediff_handle"
+
+
+@cache
+def _marked_class(base: type) -> type:
+    """A subclass of a processor class that names its layer in `CURRENT` around each call.
+
+    Copies and pickles of a marked processor are plain ones: two models must not share a session.
+    """
+    base_call = base.__call__  # type: ignore[operator]
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        previous = CURRENT.handle
+        CURRENT.handle = self._sparsediff_handle
+        try:
+            return base_call(self, *args, **kwargs)
+        finally:
+            CURRENT.handle = previous
+
+    def state(self: Any) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != _HANDLE}
+
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        plain = memo[id(self)] = base.__new__(base)
+        vars(plain).update(copy.deepcopy(state(self), memo))
+        return plain
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        return copyreg.__newobj__, (base,), state(self)  # type: ignore[attr-defined]
+
+    # Legacy attention modules drop keyword arguments that the signature does not name.
+    call.__signature__ = inspect.signature(base_call)  # type: ignore[attr-defined]
+    members = {
+        "__call__": call,
+        "__deepcopy__": deepcopy,
+        "__reduce_ex__": reduce,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+    }
+    return type(base.__name__, (base,), members)
+
+
+def is_marked(processor: object) -> bool:
+    """Whether a processor names its layer when it runs."""
+    return _HANDLE in getattr(processor, "__dict__", {})
+
+
+def mark(module: nn.Module, handle: Tensor, taken: set[int]) -> Callable[[], None]:
+    """Mark the processor of an attention module; returns what undoes it.
+
+    A processor that another module uses as well (its id is in `taken`) is replaced by a shallow copy,
+    because a mark names one layer.
+    """
+    original: Any = module.processor
+    processor = copy.copy(original) if id(original) in taken else original
+    taken.add(id(processor))
+    base = type(processor)
+    processor.__class__ = _marked_class(base)
+    setattr(processor, _HANDLE, handle)
+    if processor is not original:
+        module.processor = processor
+
+    def undo() -> None:
+        processor.__class__ = base
+        vars(processor).pop(_HANDLE, None)
+        if processor is not original and module.processor is processor:
+            module.processor = original
+
+    return undo

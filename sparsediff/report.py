@@ -1,0 +1,49 @@
+"""RunReport: what ran sparse in the last run, at what density, what fell back and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """Facts of the last run of an enabled model.
+
+    ``density`` share of block pairs computed over all self-attention calls, a dense call counting 1;
+    ``sparse_density`` the same over sparse calls only (1 when there was none). ``fallbacks`` counts
+    calls that were to run sparse and could not, by reason; they are part of ``dense_calls``.
+    ``steps`` and ``layers`` break the figures down; ``heads`` is the mean density of each head in
+    sparse calls (one entry when all heads share a mask).
+    """
+
+    density: float = 1.0
+    sparse_density: float = 1.0
+    sparse_calls: int = 0
+    dense_calls: int = 0
+    fallbacks: dict[str, int] = field(default_factory=dict)
+    method: dict[str, object] = field(default_factory=dict)
+    backends: dict[str, int] = field(default_factory=dict)
+    steps: list[dict[str, object]] = field(default_factory=list)
+    layers: list[dict[str, object]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return {"schema": "sparsediff.report/1", **asdict(self)}
+
+    def __str__(self) -> str:
+        calls = self.sparse_calls + self.dense_calls
+        lines = [
+            f"sparse attention: {self.method.get('name', '?')}, {self.sparse_calls} of {calls} "
+            f"self-attention calls ran sparse",
+            f"  density     {self.density:.3f} over the run, {self.sparse_density:.3f} in sparse calls",
+            f"  kernels     {_counts(self.backends) or 'none'}",
+            f"  fallbacks   {_counts(self.fallbacks) or 'none'}",
+        ]
+        if not calls:
+            lines.append("  nothing has run since sparse attention was enabled")
+        return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return "; ".join(f"{name}: {count}" for name, count in counts.items())

@@ -1,0 +1,178 @@
+"""Session: everything that changes while one target runs with sparse attention."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsediff.attention_mask import key_lengths
+from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.errors import SparseError
+from sparsediff.progress import Progress
+from sparsediff.report import RunReport
+from sparsediff.run_log import RunLog
+from sparsediff.search import AttentionCall, Memory, Method, TokenGrid
+
+logger = logging.getLogger("sparsediff")
+
+
+@lru_cache(maxsize=64)
+def _grid(layout: tuple[int, ...]) -> TokenGrid:
+    frames, height, width, before, after = layout
+    return TokenGrid(
+        frames=frames, height=height, width=width, text_before=before, text_after=after
+    )
+
+
+class Session:
+    """One enabled pipeline or model: its method, its place in the run, its masks and its counts.
+
+    The only mutable thing of sparsediff. Returned by `enable_sparse_attention`; `report` says what the
+    last run did, `masks` shows the blocks it kept, `disable` undoes everything.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        backend: str,
+        layers: list[str],
+        scheduler: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.method = method
+        self.backend = backend
+        self.layers = layers
+        self.progress = Progress(scheduler)
+        self.log = RunLog()
+        self.undo: list[Callable[[], None]] = []
+        self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
+        self._key_lengths: dict[tuple[object, ...], Tensor | None] = {}
+        self._checked: set[int] = set()
+        self._warned: set[str] = set()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the target still runs with this session."""
+        return bool(self.undo)
+
+    def disable(self) -> None:
+        """Undo everything that enabling changed, in reverse order; the last report stays readable."""
+        while self.undo:
+            self.undo.pop()()
+        self.end_run()
+
+    def report(self) -> RunReport:
+        """What the last run did."""
+        return self.log.report(method=self.method.to_dict(), names=self.layers)
+
+    def masks(self) -> dict[str, BlockMask]:
+        """The last mask of every layer that ran sparse in the last run, by module name."""
+        return {self.layers[layer]: mask for layer, mask in sorted(self.log.masks.items())}
+
+    def end_run(self) -> None:
+        """Free the patterns and caches of the run; the log stays."""
+        self.progress.run_ends()
+        self._memories.clear()
+        self._key_lengths.clear()
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        attention_mask: Tensor | None,
+        timestep: Tensor | None,
+        layout: tuple[int, ...],
+        scale: float,
+        dense: Callable[[], Tensor],
+    ) -> Tensor:
+        """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so."""
+        if self.progress.at_layer(layer, timestep):
+            self._memories.clear()
+            self._checked.clear()
+            self.log = RunLog()
+        if self.progress.seen == {layer}:  # first layer of a forward: its masks are new tensors
+            self._key_lengths.clear()
+        self._refuse_broken_inputs(layer, q, k, v)
+        kv_lens, reason = self._padding(attention_mask, q)
+        reason = reason or self._unfit(q, layout)
+        if reason:
+            self.fell_back(reason)
+            self.log.dense(self.progress.step.index, layer)
+            return dense()
+        call = AttentionCall(
+            q=q,
+            k=k,
+            v=v,
+            grid=_grid(layout),
+            step=self.progress.step,
+            layer=layer,
+            scale=scale,
+            kv_lens=kv_lens,
+            backend=self.backend,
+            user_dense=dense,
+            recorder=self,
+        )
+        return self.method.attend(call, self._memory(layer, q))
+
+    def ran_dense(self, call: AttentionCall) -> None:
+        """Count a call that ran dense as planned."""
+        self.log.dense(call.step.index, call.layer)
+
+    def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
+        """Count a call that ran sparse."""
+        self.log.sparse(call.step.index, call.layer, mask, backend)
+
+    def fell_back(self, reason: str) -> None:
+        """Count a call that could not run sparse, and say why, once per reason."""
+        self.log.fallbacks[reason] += 1
+        if reason not in self._warned:
+            self._warned.add(reason)
+            logger.warning("sparse attention runs dense here: %s", reason)
+
+    def _memory(self, layer: int, q: Tensor) -> Memory:
+        key, shape = (layer, self.progress.branch), tuple(q.shape)
+        known = self._memories.get(key)
+        if known is None or known[0] != shape:
+            known = self._memories[key] = (shape, Memory())
+        return known[1]
+
+    def _refuse_broken_inputs(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Once per layer and run: a broken model must not be mistaken for a broken plug-in."""
+        if layer in self._checked:
+            return
+        self._checked.add(layer)
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            if not bool(torch.isfinite(tensor).all()):
+                raise SparseError(
+                    f"{name} of {self.layers[layer]} holds NaN or infinite values at step "
+                    f"{self.progress.step.index}, before sparse attention did anything. The model or "
+                    f"its inputs are broken: check weights, dtype (bfloat16 instead of float16) and "
+                    f"prompt embeddings."
+                )
+
+    def _padding(self, mask: Tensor | None, q: Tensor) -> tuple[Tensor | None, str]:
+        if mask is None:
+            return None, ""
+        key = (mask.data_ptr(), tuple(mask.shape), mask.dtype)
+        if key not in self._key_lengths:
+            batch, tokens, heads, _ = q.shape
+            self._key_lengths[key] = key_lengths(mask, batch=batch, heads=heads, tokens=tokens)
+        lengths = self._key_lengths[key]
+        return lengths, "" if lengths is not None else "the attention mask is not a key-padding mask"
+
+    def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
+        """Why this call cannot run sparse at all; empty when it can."""
+        tokens = q.shape[1]
+        if len(layout) != 5 or _grid(layout).tokens != tokens:
+            return f"the token grid {layout} does not describe a sequence of {tokens} tokens"
+        if block_count(tokens, self.method.block_size) < 2:
+            return f"{tokens} tokens fit into one block of {self.method.block_size}"
+        return ""
