@@ -19,7 +19,9 @@ def block_count(length: int, block: int) -> int:
 def block_shape(block_size: int | tuple[int, int]) -> tuple[int, int]:
     """Normalise a block size to (query tokens, key tokens); raises SparseError unless both are >= 1."""
     shape = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
-    if len(shape) != 2 or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape):
+    if len(shape) != 2 or any(
+        not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape
+    ):
         raise SparseError(
             f"block_size={block_size!r} is not a block size; give an int >= 1 or a pair "
             f"(query tokens, key tokens), for example 64 or (128, 64)."
@@ -98,6 +100,24 @@ class BlockMask:
         """Share of block pairs computed by each batch item and head: float32 ``[b, h]``."""
         return self.counts.float().mean(dim=-1) / self.kv_blocks
 
+    def check_range(self) -> None:
+        """Raise SparseError unless 0 <= counts <= x and every index is a key block. Synchronises a GPU."""
+        longest, blocks = self.indices.shape[3], self.kv_blocks
+        low, high = (int(x) for x in self.counts.aminmax())
+        if low < 0 or high > longest:
+            raise SparseError(
+                f"BlockMask counts reach from {low} to {high}; its lists have {longest} entries. "
+                f"Build masks with BlockMask.from_dense or BlockMask.from_indices."
+            )
+        if longest == 0:
+            return
+        low, high = (int(x) for x in self.indices.aminmax())
+        if low < 0 or high >= blocks:
+            raise SparseError(
+                f"BlockMask indices reach from {low} to {high}; {self.kv_len} keys in blocks of "
+                f"{self.block_size[1]} are numbers 0 to {blocks - 1}."
+            )
+
     @classmethod
     def from_dense(
         cls, dense: Tensor, *, block_size: int | tuple[int, int], q_len: int, kv_len: int
@@ -107,7 +127,9 @@ class BlockMask:
         Raises SparseError when the map is not bool or its last two sizes do not match the lengths.
         """
         if not isinstance(dense, Tensor) or dense.dtype != torch.bool or dense.ndim != 4:
-            found = f"{dense.dtype} {tuple(dense.shape)}" if isinstance(dense, Tensor) else type(dense)
+            found = (
+                f"{dense.dtype} {tuple(dense.shape)}" if isinstance(dense, Tensor) else type(dense)
+            )
             raise SparseError(
                 f"BlockMask.from_dense needs a bool tensor [batch or 1, heads or 1, query blocks, "
                 f"key blocks]; found {found}."

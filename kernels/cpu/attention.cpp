@@ -1,0 +1,188 @@
+// Block-sparse attention: an online softmax over the listed key blocks of each query block.
+#pragma once
+#include "panels.cpp"
+
+struct AttentionCall {
+  Strided q, k, v, out;
+  float* lse;              // [batch, heads, q_len] or null
+  const int32_t* counts;   // [batch, heads, rows], strides below
+  const int32_t* indices;  // [batch, heads, rows, longest]
+  const int64_t* kv_lens;  // [batch] or null
+  int64_t counts_batch, counts_head, counts_row;
+  int64_t indices_batch, indices_head, indices_row, indices_entry;
+  int64_t batch, heads, q_len, kv_len, dim, block_q, block_k;
+  float scale;
+  int32_t dtype, threads;
+};
+
+// The running maximum may lag behind by this much (in powers of two) before sums are rescaled: any
+// reference is exact, a lagging one only leaves larger numbers, here up to 2^8.
+constexpr float kLag = 8.f;
+
+// Moves the references of the queries up to the new scores; true when earlier sums must shrink.
+static bool raise_top(Scratch& own, int64_t count, int64_t vectors, float to_log2) {
+  bool grew = false;
+  for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
+    Vec most = load(own.scores + j);
+    for (int64_t i = 1; i < count; i++) most = larger(load(own.scores + i * kQueryTile + j), most);
+    most *= splat(to_log2);
+    Vec top = load(own.top + j);
+    IntVec up = most > top + splat(kLag);
+    if (!any(up)) {
+      store(own.decay + j, splat(1.f));
+      continue;
+    }
+    Vec risen = up ? most : top;
+    Vec decay = exp2(top - risen);
+    store(own.top + j, risen);
+    store(own.decay + j, decay);
+    store(own.total + j, load(own.total + j) * decay);
+    grew = true;
+  }
+  return grew;
+}
+
+// scores -> exp(score - reference), summed per query.
+static void weigh(Scratch& own, int64_t count, int64_t vectors, float to_log2) {
+  for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
+    Vec top = load(own.top + j), sum = {};
+    for (int64_t i = 0; i < count; i++) {
+      float* at = own.scores + i * kQueryTile + j;
+      Vec weight = exp2(load(at) * splat(to_log2) - top);
+      store(at, weight);
+      sum += weight;
+    }
+    store(own.total + j, load(own.total + j) + sum);
+  }
+}
+
+#if defined(__AVX512BF16__)
+// Weights of neighbouring keys become bf16 pairs [key / 2][query], in place; half rounds up.
+static void pair_weights(Scratch& own, int64_t count, int64_t vectors) {
+  for (int64_t j = 0; j < vectors * kLanes; j += kLanes)
+    for (int64_t i = 0; i < count; i += 2) {
+      float* at = own.scores + i * kQueryTile + j;
+      BitVec low = (BitVec)load(at) + 0x8000u;
+      BitVec high = i + 1 < count ? (BitVec)load(at + kQueryTile) + 0x8000u : BitVec{};
+      store(own.scores + i / 2 * kQueryTile + j, (Vec)(low >> 16 | (high & 0xffff0000u)));
+    }
+}
+
+// values[key / 2][d] = the pair (v[key][d], v[key + 1][d]).
+static void pair_values(const Bfloat16* v, int64_t token, int64_t count, int64_t dim, float* to) {
+  uint32_t* pair = (uint32_t*)to;
+  for (int64_t i = 0; i < count; i += 2, pair += dim) {
+    const Bfloat16 *low = v + i * token, *high = low + token;
+    if (i + 1 < count)
+      for (int64_t d = 0; d < dim; d++) pair[d] = low[d].x | (uint32_t)high[d].x << 16;
+    else
+      for (int64_t d = 0; d < dim; d++) pair[d] = low[d].x;
+  }
+}
+#endif
+
+// out[d][query] += sum over `count` keys of weight * v[key][d].
+template <class T>
+static void accumulate(const AttentionCall& call, int64_t b, int64_t first, int64_t h,
+                       int64_t count, int64_t vectors, Scratch& own) {
+  const T* rows = token_of<T>(call.v, b, first, h);
+  int64_t dim = call.dim;
+#if defined(__AVX512BF16__)
+  if (std::is_same<T, Bfloat16>::value && pairs<T>(dim)) {
+    pair_weights(own, count, vectors);
+    pair_values((const Bfloat16*)rows, call.v.token, count, dim, own.values);
+    multiply<PairDot, true>(own.values, 4, dim * 4, own.scores, own.out, dim, vectors,
+                            (count + 1) / 2);
+    return;
+  }
+#endif
+  const void* at = rows;
+  int64_t stride = call.v.token;
+  if (!std::is_same<T, Float>::value) {
+    widen_rows(rows, call.v.token, count, dim, own.values);
+    at = own.values;
+    stride = dim;
+  }
+  multiply<MultiplyAdd, true>(at, 4, stride * 4, own.scores, own.out, dim, vectors, count);
+}
+
+// The keys [begin, end), a run of adjacent key blocks, for all queries of the tile.
+template <class T>
+static void attend_run(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end,
+                       int64_t vectors, Scratch& own) {
+  float to_log2 = call.scale * kLog2e;
+  for (int64_t first = begin; first < end; first += kKeyTile) {
+    int64_t count = end - first < kKeyTile ? end - first : kKeyTile;
+    score<T>(call.k, b, first, h, count, call.dim, vectors, own);
+    if (raise_top(own, count, vectors, to_log2))
+      for (int64_t d = 0; d < call.dim; d++)
+        for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
+          float* at = own.out + d * kQueryTile + j;
+          store(at, load(at) * load(own.decay + j));
+        }
+    weigh(own, count, vectors, to_log2);
+    accumulate<T>(call, b, first, h, count, vectors, own);
+  }
+}
+
+template <class T>
+static void write_out(const AttentionCall& call, int64_t b, int64_t h, int64_t first,
+                      int64_t queries, Scratch& own) {
+  for (int64_t i = 0; i < queries; i++) {
+    float total = own.total[i];
+    float share = total > 0 ? 1.f / total : total * 0.f;  // an empty row is 0, NaN stays NaN
+    T* to = (T*)token_of<T>(call.out, b, first + i, h);
+    for (int64_t d = 0; d < call.dim; d++) narrow(own.out[d * kQueryTile + i] * share, to + d);
+    if (call.lse)
+      call.lse[(b * call.heads + h) * call.q_len + first + i] =
+          total == 0 ? -INFINITY : (own.top[i] + std::log2(total)) * kLn2;
+  }
+}
+
+// The queries [first, first + queries) of query block `row`.
+template <class T>
+static void attend_tile(const AttentionCall& call, int64_t b, int64_t h, int64_t row, int64_t first,
+                        int64_t queries, Scratch& own) {
+  int64_t vectors = vectors_for(queries);
+  pack_queries<T>(call.q, b, first, h, queries, call.dim, own.queries);
+  memset(own.out, 0, sizeof(float) * call.dim * kQueryTile);
+  for (int64_t i = 0; i < kQueryTile; i++) {
+    own.top[i] = -INFINITY;
+    own.total[i] = 0;
+  }
+  int64_t listed =
+      call.counts[b * call.counts_batch + h * call.counts_head + row * call.counts_row];
+  const int32_t* list = call.indices + b * call.indices_batch + h * call.indices_head +
+                        row * call.indices_row;
+  int64_t keys = keys_of(call.kv_lens, call.kv_len, b);
+  for (int64_t c = 0; c < listed;) {
+    int64_t block = list[c * call.indices_entry], next = block + 1;
+    for (c++; c < listed && list[c * call.indices_entry] == next; c++) next++;
+    int64_t end = next * call.block_k < keys ? next * call.block_k : keys;
+    attend_run<T>(call, b, h, block * call.block_k, end, vectors, own);
+  }
+  write_out<T>(call, b, h, first, queries, own);
+}
+
+template <class T>
+static int attend(const AttentionCall& call) {
+  int64_t blocks = (call.q_len + call.block_q - 1) / call.block_q;
+  int64_t tiles = (call.block_q + kQueryTile - 1) / kQueryTile;
+  std::atomic<int> failed{0};
+  share(call.batch * call.heads * blocks * tiles, call.threads, [&](auto take) {
+    Scratch own(call.dim);
+    if (!own.memory) {
+      failed = 1;
+      return;
+    }
+    for (int64_t task = take(); task >= 0; task = take()) {
+      int64_t row = task / tiles % blocks, h = task / tiles / blocks % call.heads;
+      int64_t first = row * call.block_q + task % tiles * kQueryTile;
+      int64_t last = (row + 1) * call.block_q < call.q_len ? (row + 1) * call.block_q : call.q_len;
+      int64_t queries = last - first < kQueryTile ? last - first : kQueryTile;
+      if (queries > 0)
+        attend_tile<T>(call, task / tiles / blocks / call.heads, h, row, first, queries, own);
+    }
+  });
+  return failed;
+}

@@ -1,0 +1,162 @@
+"""The built C++ kernels: their calling convention and the check that they compute what they should."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.cpu.build import BuildError, build
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.reference import ReferenceBackend
+
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+# Largest error of the first-load check, relative to numbers of size 1: rounding of the inputs'
+# dtype in the output and, for bfloat16, in the weights.
+CHECK_ERROR = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+class Strided(Structure):
+    """A [batch, tokens, heads, dim] tensor: address and strides in elements."""
+
+    _fields_ = (("data", c_void_p), ("batch", c_int64), ("token", c_int64), ("head", c_int64))
+
+
+SIZES = tuple(
+    (name, c_int64) for name in ("batch", "heads", "q_len", "kv_len", "dim", "block_q", "block_k")
+)
+TAIL = (*SIZES, ("scale", c_float), ("dtype", c_int32), ("threads", c_int32))
+
+
+class AttentionCall(Structure):
+    """The arguments of one call; the fields of the C++ struct in its order."""
+
+    _fields_ = (
+        *((name, Strided) for name in ("q", "k", "v", "out")),
+        *((name, c_void_p) for name in ("lse", "counts", "indices", "kv_lens")),
+        *((f"counts_{name}", c_int64) for name in ("batch", "head", "row")),
+        *((f"indices_{name}", c_int64) for name in ("batch", "head", "row", "entry")),
+        *TAIL,
+    )
+
+
+class MassCall(Structure):
+    """The arguments of one call; the fields of the C++ struct in its order."""
+
+    _fields_ = (
+        ("q", Strided),
+        ("k", Strided),
+        *((name, c_void_p) for name in ("lse", "kv_lens", "out")),
+        *((f"lse_{name}", c_int64) for name in ("batch", "head", "token")),
+        *TAIL,
+    )
+
+
+class NativeLibrary:
+    """The C++ kernels, loaded."""
+
+    def __init__(self, path: str) -> None:
+        library = ctypes.CDLL(path)
+        self._attention = library.sparsediff_attention
+        self._attention.argtypes = (POINTER(AttentionCall),)
+        self._mass = library.sparsediff_mass
+        self._mass.argtypes = (POINTER(MassCall),)
+        lanes = int(library.sparsediff_variant())
+        width = {16: "avx512", 8: "avx", 4: "vector4"}[lanes % 100]
+        self.variant = f"native-{width}-bf16" if lanes > 100 else f"native-{width}"
+
+    def attention(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
+        """Output ``[b, s, h, d]`` and, if asked for, the LSE fp32 ``[b, h, s]``."""
+        q, k, v = (_dim_contiguous(x) for x in (inputs.q, inputs.k, inputs.v))
+        out = torch.empty(inputs.q.shape, dtype=q.dtype)
+        b, s, h, _ = q.shape
+        lse = torch.empty(b, h, s) if inputs.return_lse else None
+        counts, indices = inputs.mask.counts, inputs.mask.indices
+        lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
+        call = AttentionCall(
+            *(_strided(x) for x in (q, k, v, out)),
+            *(None if x is None else x.data_ptr() for x in (lse, counts, indices, lens)),
+            *_broadcast_strides(counts),
+            *_broadcast_strides(indices),
+            *_tail(q, k, inputs.mask.block_size, inputs.scale),
+        )
+        _check(self._attention(ctypes.byref(call)))
+        return out, lse
+
+    def mass(self, inputs: MassInputs) -> Tensor:
+        """Block mass fp32 ``[b, h, m, n]``."""
+        q, k = _dim_contiguous(inputs.q), _dim_contiguous(inputs.k)
+        out = torch.empty(q.shape[0], q.shape[2], *inputs.blocks)
+        lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
+        call = MassCall(
+            _strided(q),
+            _strided(k),
+            inputs.lse.data_ptr(),
+            None if lens is None else lens.data_ptr(),
+            out.data_ptr(),
+            *inputs.lse.stride(),
+            *_tail(q, k, inputs.block_size, inputs.scale),
+        )
+        _check(self._mass(ctypes.byref(call)))
+        return out
+
+
+@functools.cache
+def native_library() -> NativeLibrary | str:
+    """The loaded kernels, or why there are none; built, loaded and checked once per process."""
+    try:
+        library = NativeLibrary(str(build()))
+    except (BuildError, OSError, AttributeError) as error:
+        return str(error)
+    return check_library(library) or library
+
+
+def check_library(library: NativeLibrary) -> str | None:
+    """Compare with the reference on small ragged inputs; what is wrong, or None."""
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(1, 2, 3, 4, generator=generator) < 0.6
+    mask = BlockMask.from_dense(dense, block_size=(24, 20), q_len=70, kv_len=71)
+    lens = torch.tensor([71, 45])
+    reference = ReferenceBackend()
+    for dtype, limit in CHECK_ERROR.items():
+        q, k, v = (torch.randn(2, n, 2, 20, generator=generator).to(dtype) for n in (70, 71, 71))
+        inputs = AttentionInputs(q=q, k=k, v=v, mask=mask, scale=0.3, kv_lens=lens, return_lse=True)
+        pairs = list(zip(library.attention(inputs), reference.attention(inputs), strict=True))
+        lse = torch.zeros(2, 2, 70)
+        mass = MassInputs(q=q, k=k, lse=lse, block_size=(24, 20), scale=0.1, kv_lens=lens)
+        pairs.append((library.mass(mass) / 500, reference.mass(mass) / 500))
+        for found, wanted in pairs:
+            if not torch.allclose(found.float(), wanted.float(), rtol=0, atol=limit):
+                return f"the built kernels compute wrong numbers in {dtype} on this machine"
+    return None
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise MemoryError("the CPU kernel found no memory for its scratch panels")
+
+
+def _dim_contiguous(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _strided(x: Tensor) -> Strided:
+    return Strided(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def _broadcast_strides(x: Tensor) -> tuple[int, ...]:
+    """The strides, 0 in batch and head where the tensor is shared."""
+    return tuple(
+        0 if axis < 2 and size == 1 else stride
+        for axis, (size, stride) in enumerate(zip(x.shape, x.stride(), strict=True))
+    )
+
+
+def _tail(q: Tensor, k: Tensor, block: tuple[int, int], scale: float) -> tuple[int | float, ...]:
+    b, s, h, d = q.shape
+    threads = torch.get_num_threads()
+    return b, h, s, k.shape[1], d, block[0], block[1], scale, DTYPE_CODES[q.dtype], threads
