@@ -1,0 +1,204 @@
+"""Generate one prompt sparse, or dense and sparse from the same noise, and measure both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsediff.api import enable_sparse_attention, resolve_method
+from sparsediff.environment import device_name, versions
+from sparsediff.generation import GenerationRecipe
+from sparsediff.generation_result import GenerationResult, Timing
+from sparsediff.kernels import backends
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.errors import SparseError
+from sparsediff.loading import load_pipeline, resolve_device, resolve_dtype
+from sparsediff.model_files import ModelFiles
+from sparsediff.models import denoisers
+from sparsediff.quality import quality
+from sparsediff.report import RunReport
+from sparsediff.root_hooks import session_on
+from sparsediff.search import Method
+from sparsediff.timed_run import Runner, TimedRun
+
+_WARM_UP_STEPS = 2  # one dense step that searches and one sparse step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """What a user asks for; checked on construction, before any weight is read.
+
+    ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``call`` pipeline arguments that
+    replace the recipe's; ``repeat`` timed runs of each kind; ``compare`` also runs dense. Raises
+    SparseError.
+    """
+
+    model: str
+    prompt: str | None = None
+    method: str | Method = "adaspa"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = "auto"
+    seed: int = 0
+    call: Mapping[str, Any] = field(default_factory=dict)
+    repeat: int = 1
+    compare: bool = False
+    device: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", resolve_method(self.method, dict(self.options)))
+        if self.backend not in ("auto", *backends()):
+            raise SparseError(
+                f"Unknown backend {self.backend!r}; choose one of auto, {', '.join(backends())}."
+            )
+        if self.repeat < 1:
+            raise SparseError(f"repeat={self.repeat}: needs at least one run.")
+        if not 0 <= self.seed < 2**63:
+            raise SparseError(f"seed={self.seed}: needs a whole number from 0 to 2^63 - 1.")
+
+    def recipe(self) -> GenerationRecipe:
+        """The model's recipe with the user's arguments; also checks that the model is supported."""
+        files = ModelFiles(name=self.model)
+        files.denoisers()
+        recipe = GenerationRecipe.of(files).with_call(**self.call)
+        if not (self.prompt or recipe.prompt):
+            raise SparseError(
+                f"There is no prompt: {self.model} has no generation.json with one. Give it after "
+                f"the model, in quotes."
+            )
+        return recipe
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Everything the runs of one request leave behind."""
+
+    dense: list[TimedRun] = field(default_factory=list)
+    sparse: list[TimedRun] = field(default_factory=list)
+    report: RunReport | None = None
+    masks: dict[str, BlockMask] = field(default_factory=dict)
+
+
+def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationResult:
+    """Load the model and run the request; `bars` shows the progress of every run on stderr.
+
+    Dense and sparse runs alternate, so that a machine that slows down slows both. Raises
+    SparseError for a bad request, and when the sparse run did not run sparse.
+    """
+    recipe = request.recipe()
+    device = resolve_device(request.device)
+    dtype = resolve_dtype(request.dtype, recipe)
+    pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
+    prompt = request.prompt or recipe.prompt
+    runner = Runner(pipe, recipe, prompt=prompt, seed=request.seed, device=device, bars=bars)
+    runs = _measure_or_explain(runner, request)
+    if runs.report is None:  # repeat >= 1 makes this impossible; said for the type checker
+        raise SparseError("No sparse run was made.")
+    dense_frames = runs.dense[0].frames if runs.dense else None
+    sparse_frames = _decoded(runs.sparse)
+    return GenerationResult(
+        model=request.model,
+        prompt=prompt,
+        seed=request.seed,
+        steps=runner.steps,
+        call=recipe.call,
+        fps=recipe.fps,
+        device=device,
+        device_name=device_name(device),
+        dtype=dtype,
+        sparse=Timing(seconds=tuple(run.seconds for run in runs.sparse)),
+        sparse_frames=sparse_frames,
+        report=runs.report,
+        masks=runs.masks,
+        versions=versions(),
+        dense=Timing(seconds=tuple(run.seconds for run in runs.dense)) if runs.dense else None,
+        dense_frames=dense_frames,
+        quality=None if dense_frames is None else quality(dense_frames, sparse_frames),
+        warmed_up=_needs_warm_up(request),
+    )
+
+
+def _measure_or_explain(runner: Runner, request: GenerationRequest) -> _Runs:
+    try:
+        return measure(runner, request)
+    except torch.OutOfMemoryError as error:
+        raise SparseError(
+            f"{runner.device} ran out of memory. Use fewer frames or a smaller size; "
+            f"`sparsediff doctor --model {request.model} --size WIDTHxHEIGHTxFRAMES` estimates the "
+            f"need."
+        ) from error
+
+
+def measure(runner: Runner, request: GenerationRequest) -> _Runs:
+    """The timed runs, after one short untimed run of each kind where times are compared.
+
+    The untimed runs build the CPU kernel, fill caches and let the allocator grow.
+    """
+    runs = _Runs()
+    if _needs_warm_up(request):
+        runner.label = "warm-up"
+        if request.compare:
+            _run_dense(runner, decode=False, steps=_WARM_UP_STEPS)
+        _run_sparse(runner, request, _Runs(), decode=False, steps=_WARM_UP_STEPS)
+    for number in range(request.repeat):
+        count = f" {number + 1}/{request.repeat}" if request.repeat > 1 else ""
+        if request.compare:
+            runner.label = f"dense{count}"
+            runs.dense.append(_run_dense(runner, decode=number == 0))
+        runner.label = f"sparse{count}"
+        runs.sparse.append(_run_sparse(runner, request, runs, decode=number == 0))
+        _require_sparse(runs.report, runner.steps)
+    return runs
+
+
+def _needs_warm_up(request: GenerationRequest) -> bool:
+    return request.compare or request.repeat > 1
+
+
+def _run_dense(runner: Runner, *, decode: bool, steps: int | None = None) -> TimedRun:
+    """A run of the untouched pipeline: an enabled session would make the comparison worthless."""
+    for name, model in denoisers(runner.pipe).items():
+        if session_on(model) is not None:
+            raise SparseError(f"Sparse attention is still enabled on {name}; disable it first.")
+    return runner.run(decode=decode, steps=steps)
+
+
+def _run_sparse(
+    runner: Runner,
+    request: GenerationRequest,
+    runs: _Runs,
+    *,
+    decode: bool,
+    steps: int | None = None,
+) -> TimedRun:
+    session = enable_sparse_attention(runner.pipe, request.method, backend=request.backend)
+    try:
+        run = runner.run(decode=decode, steps=steps)
+        runs.report, runs.masks = session.report(), session.masks()
+    finally:
+        session.disable()
+    return run
+
+
+def _require_sparse(report: RunReport | None, steps: int) -> None:
+    if report is None or report.sparse_calls > 0:
+        return
+    if report.fallbacks:
+        reason = "; ".join(f"{count} x {why}" for why, count in report.fallbacks.items())
+    else:
+        reason = f"the first {report.method.get('warmup')} of {steps} steps run dense"
+    raise SparseError(
+        f"No attention call ran sparse ({report.dense_calls} ran dense): {reason}. Use more steps, "
+        f"a smaller warmup or a larger video."
+    )
+
+
+def _decoded(runs: list[TimedRun]) -> Tensor:
+    frames = runs[0].frames
+    if frames is None:
+        raise SparseError("The first run was not decoded.")
+    return frames

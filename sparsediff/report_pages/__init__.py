@@ -1,0 +1,1 @@
+"""Parts of the HTML report: pictures, charts, tables, style and script."""
