@@ -57,9 +57,7 @@ class AdaSpa(Method):
     @property
     def schedule(self) -> Schedule:
         """Dense steps and the marks at which the pattern is searched again."""
-        return Schedule(
-            warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers
-        )
+        return Schedule(warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers)
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense, search, refresh or reuse, by the schedule."""
@@ -76,7 +74,7 @@ class AdaSpa(Method):
             self._search(call, memory, memory.lse)
         if memory.mask is None:
             raise SparseError("AdaSpa has no pattern after a search; please report this.")
-        return call.sparse(memory.mask)
+        return call.sparse(memory.mask, compensate=self.compensate)
 
     def _search(self, call: AttentionCall, memory: Memory, lse: Tensor) -> None:
         memory.mask = self.mask(call.mass(lse, self.block_size), call.grid)
@@ -89,7 +87,9 @@ class AdaSpa(Method):
         columns = int(video.sum())
         if columns == 0:  # everything touches text
             return BlockMask.full(
-                block_size=self.block_size, q_len=grid.tokens, kv_len=grid.tokens,
+                block_size=self.block_size,
+                q_len=grid.tokens,
+                kv_len=grid.tokens,
                 device=mass.device,
             )
         score = mass.masked_fill(~video, -1.0)

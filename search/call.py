@@ -13,6 +13,7 @@ from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 from sparsediff.kernels.registry import choose, choose_for_mass
+from sparsediff.kernels.remainder import merge, remainder_attention
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -78,12 +79,26 @@ class AttentionCall:
         )
         return choose_for_mass("auto", inputs).mass(inputs)
 
-    def sparse(self, mask: BlockMask) -> Tensor:
-        """Attention over the blocks of `mask` only: ``[b, s, h, d]``."""
+    def sparse(self, mask: BlockMask, *, compensate: bool = False) -> Tensor:
+        """Attention over the blocks of `mask` only: ``[b, s, h, d]``.
+
+        With `compensate`, every block left out takes part as one mean key and one mean value.
+        """
         inputs = AttentionInputs(
-            q=self.q, k=self.k, v=self.v, mask=mask, scale=self.scale, kv_lens=self.kv_lens
+            q=self.q,
+            k=self.k,
+            v=self.v,
+            mask=mask,
+            scale=self.scale,
+            kv_lens=self.kv_lens,
+            return_lse=compensate,
         )
         backend = choose(self.backend, inputs)
-        out, _ = backend.attention(inputs)
+        out, lse = backend.attention(inputs)
         self.recorder.ran_sparse(self, mask, backend.name)
-        return out
+        if lse is None:
+            return out
+        rest = remainder_attention(
+            self.q, self.k, self.v, mask, scale=self.scale, kv_lens=self.kv_lens
+        )
+        return merge(out, lse, *rest)

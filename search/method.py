@@ -35,7 +35,8 @@ class Method(ABC):
 
     ``density`` share of the (query block, key block) pairs of the video computed in a sparse call, in
     (0, 1]; blocks that hold text are always computed on top. ``block_size`` tokens of a block.
-    ``warmup`` and ``dense_layers`` as in `Schedule`.
+    ``warmup`` and ``dense_layers`` as in `Schedule`. ``compensate``: every block left out still takes
+    part as one mean key and one mean value (not in the AdaSpa paper; off for parity with it).
 
     Raises SparseError for a value out of range, and for unknown fields in `with_options`.
     """
@@ -46,10 +47,15 @@ class Method(ABC):
     block_size: int = 64
     warmup: float = 0.0
     dense_layers: int = 0
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         density = self.density
-        if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
+        if (
+            isinstance(density, bool)
+            or not isinstance(density, int | float)
+            or not 0 < density <= 1
+        ):
             raise SparseError(
                 f"density={density!r}: needs the share of blocks to compute, in (0, 1]; 0.2 "
                 f"computes a fifth, 1.0 is dense."
@@ -57,6 +63,8 @@ class Method(ABC):
         block = self.block_size
         if isinstance(block, bool) or not isinstance(block, int) or block < 1:
             raise SparseError(f"block_size={block!r}: needs a whole number of tokens, such as 64.")
+        if not isinstance(self.compensate, bool):
+            raise SparseError(f"compensate={self.compensate!r}: needs True or False.")
         self.schedule  # noqa: B018  (its constructor checks warmup, refresh and dense_layers)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.selection import keys_per_row, mask_of, top_blocks, video_columns, with_text
+from sparsediff.search.selection import keys_per_row, mask_of, top_blocks, with_text
 from sparsediff.search.token_grid import TokenGrid
 
 
@@ -33,7 +33,7 @@ class RandomBlocks(Method):
             return call.dense()
         if memory.mask is None:
             memory.mask = self.mask(call.grid, call.q.shape[2], call.layer).to(call.q.device)
-        return call.sparse(memory.mask)
+        return call.sparse(memory.mask, compensate=self.compensate)
 
     def mask(self, grid: TokenGrid, heads: int, layer: int) -> BlockMask:
         """The blocks drawn for a layer."""

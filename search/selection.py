@@ -59,6 +59,4 @@ def with_text(chosen: Tensor, grid: TokenGrid, block: int) -> Tensor:
 
 def mask_of(chosen: Tensor, grid: TokenGrid, block: int) -> BlockMask:
     """BlockMask of a bool map ``[b, h, m, n]`` over the whole sequence of `grid`."""
-    return BlockMask.from_dense(
-        chosen, block_size=block, q_len=grid.tokens, kv_len=grid.tokens
-    )
+    return BlockMask.from_dense(chosen, block_size=block, q_len=grid.tokens, kv_len=grid.tokens)

@@ -29,4 +29,4 @@ class TrueMass(AdaSpa):
         if self.schedule.is_dense(call.step, call.layer):
             return call.dense()
         memory.mask = self.mask(call.mass(call.lse(), self.block_size), call.grid)
-        return call.sparse(memory.mask)
+        return call.sparse(memory.mask, compensate=self.compensate)

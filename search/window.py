@@ -30,7 +30,7 @@ class Window(Method):
             return call.dense()
         if memory.mask is None:
             memory.mask = self.mask(call.grid, call.q.device)
-        return call.sparse(memory.mask)
+        return call.sparse(memory.mask, compensate=self.compensate)
 
     def mask(self, grid: TokenGrid, device: torch.device) -> BlockMask:
         """The band for a grid: near blocks first, the earlier one when two are equally near."""

@@ -77,9 +77,7 @@ def resolve_method(method: str | Method, overrides: dict[str, Any]) -> Method:
     return METHODS[method]().with_options(**overrides)
 
 
-def _attach(
-    target: Any, models: dict[str, nn.Module], config: Method, backend: str
-) -> Session:
+def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: str) -> Session:
     places: list[tuple[nn.Module, LayoutRule, dict[str, nn.Module]]] = []
     layers: list[str] = []
     for name, model in models.items():
@@ -111,6 +109,8 @@ def _attach(
         raise
     session.undo.insert(0, _unwrap_when_unused)
     _enabled.add(session)
+    # A pipeline that is dropped while enabled takes its session along.
+    weakref.finalize(session, _unwrap_when_unused).atexit = False
     return session
 
 

@@ -63,9 +63,10 @@ def _sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., T
             return original(**arguments)
         mask, scale = arguments.get("attn_mask"), arguments.get("scale")
         if torch.compiler.is_compiling():
-            return compiled_attend(
+            out: Tensor = compiled_attend(
                 q, k, v, handle, mask, CURRENT.timestep, CURRENT.layout, scale, name
             )
+            return out
         return attend(
             q,
             k,

@@ -62,7 +62,9 @@ def _flux(model: Any, inputs: Mapping[str, Any]) -> Layout:
         return 1, 1, tokens, text, 0
     last = ids[-1] if ids.ndim == 2 else ids[0, -1]
     height = int(last[-2]) + 1
-    return (1, height, tokens // height, text, 0) if tokens % height == 0 else (1, 1, tokens, text, 0)
+    return (
+        (1, height, tokens // height, text, 0) if tokens % height == 0 else (1, 1, tokens, text, 0)
+    )
 
 
 _JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")

@@ -80,7 +80,7 @@ def attend(
 
 
 @torch.library.custom_op("sparsediff::self_attention", mutates_args=())
-def compiled_attend(
+def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only)
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -107,7 +107,7 @@ def compiled_attend(
 
 
 @compiled_attend.register_fake
-def _(
+def _(  # noqa: PLR0917
     q: Tensor,
     k: Tensor,
     v: Tensor,

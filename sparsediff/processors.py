@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import copyreg
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -16,13 +15,17 @@ from sparsediff.current import CURRENT
 _HANDLE = "_sparsediff_handle"
 
 
+def _new(base: Any) -> Any:
+    return base.__new__(base)
+
+
 @cache
-def _marked_class(base: type) -> type:
+def _marked_class(base: Any) -> type:
     """A subclass of a processor class that names its layer in `CURRENT` around each call.
 
     Copies and pickles of a marked processor are plain ones: two models must not share a session.
     """
-    base_call = base.__call__  # type: ignore[operator]
+    base_call: Callable[..., Any] = base.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         previous = CURRENT.handle
@@ -36,12 +39,12 @@ def _marked_class(base: type) -> type:
         return {name: value for name, value in vars(self).items() if name != _HANDLE}
 
     def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-        plain = memo[id(self)] = base.__new__(base)
+        plain = memo[id(self)] = _new(base)
         vars(plain).update(copy.deepcopy(state(self), memo))
         return plain
 
     def reduce(self: Any, protocol: Any) -> Any:
-        return copyreg.__newobj__, (base,), state(self)  # type: ignore[attr-defined]
+        return _new, (base,), state(self)
 
     # Legacy attention modules drop keyword arguments that the signature does not name.
     call.__signature__ = inspect.signature(base_call)  # type: ignore[attr-defined]

@@ -86,6 +86,7 @@ def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
 
     class ContextListener(StateManager):  # type: ignore[misc]
         def set_context(self, context: Any) -> None:
+            """The pipeline says which branch and step the next forward is."""
             super().set_context(context)
             session.progress.context = Context(
                 name=getattr(context, "name", context if isinstance(context, str) else None),
@@ -101,6 +102,7 @@ def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
             self.listener = ContextListener(object)
 
         def reset_state(self, module: nn.Module) -> nn.Module:
+            """The pipeline is done."""
             session.end_run()
             return module
 

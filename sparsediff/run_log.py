@@ -60,7 +60,7 @@ class RunLog:
     def _by_step(
         self, means: list[float], values: list[list[float] | None]
     ) -> list[dict[str, object]]:
-        rows = []
+        rows: list[dict[str, object]] = []
         for step in sorted({step for step, _, _ in self.calls}):
             picked = [i for i, call in enumerate(self.calls) if call[0] == step]
             sparse = sum(values[i] is not None for i in picked)
@@ -77,7 +77,7 @@ class RunLog:
     def _by_layer(
         self, values: list[list[float] | None], names: list[str]
     ) -> list[dict[str, object]]:
-        rows = []
+        rows: list[dict[str, object]] = []
         for layer in sorted({layer for _, layer, _ in self.calls}):
             heads = [
                 torch.tensor(value)

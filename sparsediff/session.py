@@ -166,7 +166,10 @@ class Session:
             batch, tokens, heads, _ = q.shape
             self._key_lengths[key] = key_lengths(mask, batch=batch, heads=heads, tokens=tokens)
         lengths = self._key_lengths[key]
-        return lengths, "" if lengths is not None else "the attention mask is not a key-padding mask"
+        return (
+            lengths,
+            "" if lengths is not None else "the attention mask is not a key-padding mask",
+        )
 
     def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
         """Why this call cannot run sparse at all; empty when it can."""

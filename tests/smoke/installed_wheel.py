@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
+import torch
+from diffusers import WanPipeline
+
 import sparsediff
 import sparsediff.kernels
 import sparsediff.search
 import sparsediff.ui
-import torch
-from diffusers import WanPipeline
 
 if Path(sparsediff.__file__).is_relative_to(Path(__file__).parents[2] / "sparsediff"):
     raise SystemExit("this is the checkout, not the installed wheel")

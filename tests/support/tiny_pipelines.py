@@ -64,8 +64,15 @@ def clip_tokenizer() -> CLIPTokenizer:
 def t5_encoder() -> T5EncoderModel:
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
-        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        vocab_size=64,
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
     )
     return T5EncoderModel(config).eval()
 
@@ -73,8 +80,14 @@ def t5_encoder() -> T5EncoderModel:
 def clip_encoder(width: int = 32) -> CLIPTextModel:
     torch.manual_seed(0)
     config = CLIPTextConfig(
-        bos_token_id=72, eos_token_id=73, hidden_size=width, intermediate_size=32,
-        num_attention_heads=2, num_hidden_layers=1, pad_token_id=1, vocab_size=80,
+        bos_token_id=72,
+        eos_token_id=73,
+        hidden_size=width,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        pad_token_id=1,
+        vocab_size=80,
         projection_dim=32,
     )
     return CLIPTextModel(config).eval()
@@ -83,16 +96,28 @@ def clip_encoder(width: int = 32) -> CLIPTextModel:
 def wan_transformer(*, layers: int = 3) -> diffusers.WanTransformer3DModel:
     torch.manual_seed(0)
     return diffusers.WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16,
-        out_channels=16, text_dim=32, freq_dim=32, ffn_dim=32, num_layers=layers,
-        cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=layers,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
     ).eval()
 
 
 def wan(*, layers: int = 3, experts: int = 1) -> diffusers.WanPipeline:
     torch.manual_seed(0)
     vae = diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+        base_dim=3,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
         temperal_downsample=[False, True, True],
     )
     return diffusers.WanPipeline(
@@ -113,18 +138,34 @@ def wan22() -> diffusers.WanPipeline:
 def ltx() -> diffusers.LTXPipeline:
     torch.manual_seed(0)
     transformer = diffusers.LTXVideoTransformer3DModel(
-        in_channels=8, out_channels=8, patch_size=1, patch_size_t=1, num_attention_heads=4,
-        attention_head_dim=8, cross_attention_dim=32, num_layers=2, caption_channels=32,
+        in_channels=8,
+        out_channels=8,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=32,
     ).eval()
     vae = diffusers.AutoencoderKLLTXVideo(
-        in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8), layers_per_block=(1, 1, 1, 1, 1),
+        in_channels=3,
+        out_channels=3,
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
         spatio_temporal_scaling=(True, True, False, False),
         decoder_spatio_temporal_scaling=(True, True, False, False),
-        decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4,
-        upsample_factor=(1,) * 4, timestep_conditioning=False, patch_size=1, patch_size_t=1,
-        encoder_causal=True, decoder_causal=False,
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
     )
     return diffusers.LTXPipeline(
         tokenizer=letter_tokenizer(),
@@ -138,14 +179,28 @@ def ltx() -> diffusers.LTXPipeline:
 def flux() -> diffusers.FluxPipeline:
     torch.manual_seed(0)
     transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=4, num_layers=1, num_single_layers=2, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
         axes_dims_rope=[4, 4, 8],
     ).eval()
     vae = diffusers.AutoencoderKL(
-        sample_size=32, in_channels=3, out_channels=3, block_out_channels=(4,),
-        layers_per_block=1, latent_channels=1, norm_num_groups=1, use_quant_conv=False,
-        use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5,
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(4,),
+        layers_per_block=1,
+        latent_channels=1,
+        norm_num_groups=1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
     )
     return diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
@@ -161,21 +216,46 @@ def flux() -> diffusers.FluxPipeline:
 def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
     torch.manual_seed(0)
     transformer = diffusers.HunyuanVideoTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1,
-        num_single_layers=2, num_refiner_layers=1, patch_size=1, patch_size_t=1,
-        guidance_embeds=True, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=1,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        patch_size=1,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=16,
+        pooled_projection_dim=8,
+        rope_axes_dim=(2, 4, 4),
     ).eval()
     blocks = ("HunyuanVideoDownBlock3D",) * 4
     vae = diffusers.AutoencoderKLHunyuanVideo(
-        in_channels=3, out_channels=3, latent_channels=4, down_block_types=blocks,
-        up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(8, 8, 8, 8),
-        layers_per_block=1, act_fn="silu", norm_num_groups=4, scaling_factor=0.48,
-        spatial_compression_ratio=8, temporal_compression_ratio=4, mid_block_add_attention=True,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        down_block_types=blocks,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        act_fn="silu",
+        norm_num_groups=4,
+        scaling_factor=0.48,
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=4,
+        mid_block_add_attention=True,
     )
     language = LlamaModel(
         LlamaConfig(
-            bos_token_id=0, eos_token_id=2, hidden_size=16, intermediate_size=32,
-            num_attention_heads=2, num_hidden_layers=2, pad_token_id=1, vocab_size=64,
+            bos_token_id=0,
+            eos_token_id=2,
+            hidden_size=16,
+            intermediate_size=32,
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            pad_token_id=1,
+            vocab_size=64,
         )
     ).eval()
     return diffusers.HunyuanVideoPipeline(
@@ -215,27 +295,50 @@ FAMILIES = {
     family.name: family
     for family in (
         Family(
-            name="wan", build=wan, layers=3, forwards=2,
+            name="wan",
+            build=wan,
+            layers=3,
+            forwards=2,
             call=_TEXT | _VIDEO | {"negative_prompt": "blurry", "guidance_scale": 4.0},
         ),
         Family(
-            name="wan22", build=wan22, layers=3, forwards=2,
+            name="wan22",
+            build=wan22,
+            layers=3,
+            forwards=2,
             call=_TEXT | _VIDEO | {"negative_prompt": "blurry", "guidance_scale": 4.0},
         ),
         Family(
-            name="ltx", build=ltx, layers=2,
+            name="ltx",
+            build=ltx,
+            layers=2,
             call=_TEXT
-            | {"height": 64, "width": 64, "num_frames": 9, "negative_prompt": "blurry",
-               "guidance_scale": 3.0},
+            | {
+                "height": 64,
+                "width": 64,
+                "num_frames": 9,
+                "negative_prompt": "blurry",
+                "guidance_scale": 3.0,
+            },
         ),
         Family(
-            name="hunyuan_video", build=hunyuan_video, layers=3, text=16,
+            name="hunyuan_video",
+            build=hunyuan_video,
+            layers=3,
+            text=16,
             call=_TEXT
-            | {"height": 64, "width": 64, "num_frames": 9,
-               "prompt_template": {"template": "{}", "crop_start": 0}},
+            | {
+                "height": 64,
+                "width": 64,
+                "num_frames": 9,
+                "prompt_template": {"template": "{}", "crop_start": 0},
+            },
         ),
         Family(
-            name="flux", build=flux, layers=3, text=16,
+            name="flux",
+            build=flux,
+            layers=3,
+            text=16,
             call=_TEXT | {"height": 24, "width": 24},
         ),
     )

@@ -7,11 +7,12 @@ from typing import Any
 
 import diffusers
 import pytest
-import sparsediff
 import torch
+from tiny_pipelines import FAMILIES, hunyuan_video, wan, wan_transformer
+
+import sparsediff
 from sparsediff.attention_mask import key_lengths
 from sparsediff.processors import is_marked
-from tiny_pipelines import FAMILIES, hunyuan_video, wan, wan_transformer
 
 WAN = FAMILIES["wan"]
 
@@ -49,9 +50,13 @@ def test_wrong_configuration(pipe: Any, arguments: dict[str, Any], message: str)
 
 
 def test_unsupported_targets() -> None:
-    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(32, 32), down_block_types=(
-        "DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"))
-    with pytest.raises(sparsediff.SparseError, match="UNet2DModel .*Supported models: Wan"):
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    with pytest.raises(sparsediff.SparseError, match=r"UNet2DModel .*Supported models: Wan"):
         unet.enable_sparse_attention()
     with pytest.raises(sparsediff.SparseError, match="needs a diffusers pipeline or model"):
         sparsediff.enable_sparse_attention("Wan-AI/Wan2.1")
@@ -75,7 +80,9 @@ def test_broken_model_is_named(pipe: Any) -> None:
     with torch.no_grad():
         pipe.transformer.blocks[1].attn1.to_q.weight[0, 0] = float("nan")
     session = pipe.enable_sparse_attention(block_size=8)
-    with pytest.raises(sparsediff.SparseError, match=r"q of transformer\.blocks\.1\.attn1 holds NaN"):
+    with pytest.raises(
+        sparsediff.SparseError, match=r"q of transformer\.blocks\.1\.attn1 holds NaN"
+    ):
         WAN.run(pipe)
     assert session.report().sparse_calls == 0
     pipe.disable_sparse_attention()

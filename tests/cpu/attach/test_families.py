@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import sparsediff
 import torch
 from tiny_pipelines import FAMILIES, Family
+
+import sparsediff
 
 STEPS = 4
 # Four steps of float32 sampling; a call differs from the stock kernel by its order of summation, about

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparsediff.kernels import BlockMask, SparseError, block_mass, dense_attention_lse
 from sparsediff.search import AdaSpa, AttentionCall, Memory, RandomBlocks, Step, TokenGrid, Window
 from sparsediff.search.selection import head_budgets, keys_per_row, recall_of, top_blocks
@@ -38,8 +39,17 @@ def call(grid: TokenGrid, step: Step, recorder: Recorder, qkv: list[torch.Tensor
         return dense_attention_lse(q, k, v)[0]
 
     return AttentionCall(
-        q=q, k=k, v=v, grid=grid, step=step, layer=0, scale=q.shape[-1] ** -0.5, kv_lens=None,
-        backend="auto", user_dense=dense, recorder=recorder,
+        q=q,
+        k=k,
+        v=v,
+        grid=grid,
+        step=step,
+        layer=0,
+        scale=q.shape[-1] ** -0.5,
+        kv_lens=None,
+        backend="auto",
+        user_dense=dense,
+        recorder=recorder,
     )
 
 
@@ -150,7 +160,11 @@ def test_skipped_search_step_is_made_up_for() -> None:
 
 
 @given(
-    st.integers(1, 8), st.integers(2, 40), st.floats(0.01, 1.0), st.floats(0.1, 0.9), st.integers(0, 9)
+    st.integers(1, 8),
+    st.integers(2, 40),
+    st.floats(0.01, 1.0),
+    st.floats(0.1, 0.9),
+    st.integers(0, 9),
 )
 @settings(max_examples=60)
 def test_budgets_keep_the_mean(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sparsediff.kernels import SparseError
 from sparsediff.search import METHODS, Schedule, Step, TokenGrid
 
@@ -37,14 +38,16 @@ def test_text_blocks_are_exactly_those_with_text(
         assert flag == any(grid.position(token) is None for token in tokens)
 
 
-@pytest.mark.parametrize("bad", [{"frames": 0}, {"width": 2.0}, {"height": True}, {"text_after": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"frames": 0}, {"width": 2.0}, {"height": True}, {"text_after": -1}]
+)
 def test_grid_refuses(bad: dict[str, object]) -> None:
     with pytest.raises(SparseError, match=next(iter(bad))):
         TokenGrid(**({"frames": 1, "height": 1, "width": 1} | bad))
 
 
 def test_schedule_is_the_papers() -> None:
-    """AdaSpa §1.3: T_s = {10, 30} of 50, counted from 1; the first is also the length of the warm-up."""
+    """AdaSpa §1.3: T_s = {10, 30} of 50, counted from 1; the first ends the warm-up."""
     schedule = METHODS["adaspa"]().schedule
     steps = [Step(index=i, total=50, progress=i / 50) for i in range(50)]
     dense = [s.index + 1 for s in steps if schedule.is_dense(s, layer=0)]
