@@ -33,28 +33,33 @@ class GatherBackend:
         """Output ``[b, s, h, d]`` in q's dtype and, if asked for, the fp32 LSE ``[b, h, s]``."""
         b, s, h, d = inputs.q.shape
         rows, columns = inputs.mask.block_size
-        queries, keys, values = (
-            _blocks(x, size)
-            for x, size in ((inputs.q, rows), (inputs.k, columns), (inputs.v, columns))
-        )
+        queries = _blocks(inputs.q, rows)
+        keys, values = (_blocks(x, columns).flatten(1) for x in (inputs.k, inputs.v))
         lists, lengths = _row_lists(inputs)
-        outs, lses, order = [], [], []
-        for length in lengths.unique().tolist():
-            same = (lengths == length).nonzero().squeeze(1)
+        ascending = lengths.argsort(stable=True)
+        moved = bool((ascending.diff() != 1).any())
+        if moved:
+            queries, lists = queries[ascending], lists[ascending]
+        outs, lses, first = [], [], 0
+        for length, rows_alike in zip(*_runs(lengths), strict=True):
             listed = -(-length // columns)
-            for part in same.split(_rows_per_chunk(inputs.q, listed * columns)):
-                blocks = lists[part, :listed].reshape(-1)
-                k = keys.index_select(0, blocks).view(len(part), -1, d)[:, :length]
-                v = values.index_select(0, blocks).view(len(part), -1, d)[:, :length]
-                out, lse = _attend(queries[part], k, v, inputs)
+            step = _rows_per_chunk(inputs.q, listed * columns)
+            for start in range(first, first + rows_alike, step):
+                part = slice(start, min(start + step, first + rows_alike))
+                chosen = lists[part, :listed].reshape(-1)
+                k, v = (
+                    x.index_select(0, chosen).view(-1, listed * columns, d)
+                    for x in (keys, values)
+                )
+                out, lse = _attend(queries[part], k[:, :length], v[:, :length], inputs)
                 outs.append(out)
                 lses.append(lse)
-                order.append(part)
-        back = torch.cat(order).argsort()
-        out = torch.cat(outs)[back].view(b, h, -1, d)[:, :, :s].transpose(1, 2)
+            first += rows_alike
+        back = ascending.argsort() if moved else None
+        out = _join(outs, back).view(b, h, -1, d)[:, :, :s].transpose(1, 2)
         if not inputs.return_lse:
             return out, None
-        return out, torch.cat([x for x in lses if x is not None])[back].view(b, h, -1)[..., :s]
+        return out, _join([x for x in lses if x is not None], back).view(b, h, -1)[..., :s]
 
     def mass_reasons(self, inputs: MassInputs) -> list[str]:
         """Why the block mass cannot be computed here."""
@@ -101,6 +106,18 @@ def _blocks(x: Tensor, size: int) -> Tensor:
     b, s, h, d = x.shape
     padded = F.pad(x.transpose(1, 2), (0, 0, 0, -s % size))
     return padded.reshape(b * h * (padded.shape[2] // size), size, d)
+
+
+def _runs(lengths: Tensor) -> tuple[list[int], list[int]]:
+    """The different key counts, ascending, and how many rows have each."""
+    values, rows = torch.unique(lengths, return_counts=True)
+    return values.tolist(), rows.tolist()
+
+
+def _join(parts: list[Tensor], back: Tensor | None) -> Tensor:
+    """The chunks one after the other, then in the order of the rows."""
+    joined = torch.cat(parts)
+    return joined if back is None else joined[back]
 
 
 def _row_lists(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:

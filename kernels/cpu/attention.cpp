@@ -106,23 +106,59 @@ static void accumulate(const AttentionCall& call, int64_t b, int64_t first, int6
   multiply<MultiplyAdd, true>(at, 4, stride * 4, own.scores, own.out, dim, vectors, count);
 }
 
-// The keys [begin, end), a run of adjacent key blocks, for all queries of the tile.
-template <class T>
-static void attend_run(const AttentionCall& call, int64_t b, int64_t h, int64_t begin, int64_t end,
-                       int64_t vectors, Scratch& own) {
-  float to_log2 = call.scale * kLog2e;
-  for (int64_t first = begin; first < end; first += kKeyTile) {
-    int64_t count = end - first < kKeyTile ? end - first : kKeyTile;
-    score<T>(call.k, b, first, h, count, call.dim, vectors, own);
-    if (raise_top(own, count, vectors, to_log2))
-      for (int64_t d = 0; d < call.dim; d++)
-        for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
-          float* at = own.out + d * kQueryTile + j;
-          store(at, load(at) * load(own.decay + j));
-        }
-    weigh(own, count, vectors, to_log2);
-    accumulate<T>(call, b, first, h, count, vectors, own);
+struct Chunk {
+  int64_t first, count;
+};
+
+// Walks over the keys that a query block lists, at most kKeyTile at a time; adjacent blocks are one
+// run, so that small blocks still fill a tile.
+class Chunks {
+ public:
+  Chunks(const AttentionCall& call, int64_t b, int64_t h, int64_t row)
+      : list(call.indices + b * call.indices_batch + h * call.indices_head +
+             row * call.indices_row),
+        stride(call.indices_entry),
+        left(call.counts[b * call.counts_batch + h * call.counts_head + row * call.counts_row]),
+        block(call.block_k),
+        keys(keys_of(call.kv_lens, call.kv_len, b)) {}
+
+  // The next keys; none are left when the count is 0.
+  Chunk next() {
+    while (at >= end && left > 0) {
+      int64_t first = *list, last = first;
+      do {
+        list += stride;
+        left--;
+        last++;
+      } while (left > 0 && *list == last);
+      at = first * block;
+      end = last * block < keys ? last * block : keys;
+    }
+    if (at >= end) return {0, 0};
+    Chunk found = {at, end - at < kKeyTile ? end - at : kKeyTile};
+    at += found.count;
+    return found;
   }
+
+ private:
+  const int32_t* list;
+  int64_t stride, left, block, keys, at = 0, end = 0;
+};
+
+// One chunk of keys, for all queries of the tile.
+template <class T>
+static void attend_chunk(const AttentionCall& call, int64_t b, int64_t h, const Chunk& chunk,
+                         int64_t vectors, Scratch& own) {
+  float to_log2 = call.scale * kLog2e;
+  score<T>(call.k, b, chunk.first, h, chunk.count, call.dim, vectors, own);
+  if (raise_top(own, chunk.count, vectors, to_log2))
+    for (int64_t d = 0; d < call.dim; d++)
+      for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
+        float* at = own.out + d * kQueryTile + j;
+        store(at, load(at) * load(own.decay + j));
+      }
+  weigh(own, chunk.count, vectors, to_log2);
+  accumulate<T>(call, b, chunk.first, h, chunk.count, vectors, own);
 }
 
 template <class T>
@@ -144,22 +180,21 @@ template <class T>
 static void attend_tile(const AttentionCall& call, int64_t b, int64_t h, int64_t row, int64_t first,
                         int64_t queries, Scratch& own) {
   int64_t vectors = vectors_for(queries);
+  prefetch<T>(call.q, b, first, h, queries, call.dim);
+  prefetch<T>(call.out, b, first, h, queries, call.dim);
   pack_queries<T>(call.q, b, first, h, queries, call.dim, own.queries);
   memset(own.out, 0, sizeof(float) * call.dim * kQueryTile);
   for (int64_t i = 0; i < kQueryTile; i++) {
     own.top[i] = -INFINITY;
     own.total[i] = 0;
   }
-  int64_t listed =
-      call.counts[b * call.counts_batch + h * call.counts_head + row * call.counts_row];
-  const int32_t* list = call.indices + b * call.indices_batch + h * call.indices_head +
-                        row * call.indices_row;
-  int64_t keys = keys_of(call.kv_lens, call.kv_len, b);
-  for (int64_t c = 0; c < listed;) {
-    int64_t block = list[c * call.indices_entry], next = block + 1;
-    for (c++; c < listed && list[c * call.indices_entry] == next; c++) next++;
-    int64_t end = next * call.block_k < keys ? next * call.block_k : keys;
-    attend_run<T>(call, b, h, block * call.block_k, end, vectors, own);
+  Chunks chunks(call, b, h, row);
+  for (Chunk now = chunks.next(); now.count > 0;) {
+    Chunk ahead = chunks.next();
+    prefetch<T>(call.k, b, ahead.first, h, ahead.count, call.dim);
+    prefetch<T>(call.v, b, ahead.first, h, ahead.count, call.dim);
+    attend_chunk<T>(call, b, h, now, vectors, own);
+    now = ahead;
   }
   write_out<T>(call, b, h, first, queries, own);
 }

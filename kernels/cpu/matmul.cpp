@@ -1,14 +1,21 @@
 // Register-tiled products whose columns are query tokens, so that every vector lane is one query.
 #pragma once
 #include "vector.cpp"
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 constexpr int kQueryTile = 64;  // queries held at once: columns of every panel
 constexpr int kKeyTile = 64;    // keys scored at once
 
 #define SPARSEDIFF_UNROLL _Pragma("GCC unroll 8")
+
+// Keeps a vector in a register: compilers would fold its load into every multiply-add that uses it,
+// and the tile would then wait for loads.
+#if defined(__AVX512F__)
+#define SPARSEDIFF_IN_REGISTER(x) __asm__("" : "+v"(x))
+#elif defined(__x86_64__)
+#define SPARSEDIFF_IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define SPARSEDIFF_IN_REGISTER(x)
+#endif
 
 // One multiply-add of the tile: fp32 numbers.
 struct MultiplyAdd {
@@ -50,7 +57,10 @@ static inline __attribute__((always_inline)) void tile(const char* a, int64_t ro
       sum[i][j] = Add ? load(c + i * kQueryTile + j * kLanes) : Vec{};
   for (int64_t k = 0; k < steps; k++, a += next, b += kQueryTile * 4) {
     typename Op::Operand right[Cols];
-    SPARSEDIFF_UNROLL for (int j = 0; j < Cols; j++) right[j] = Op::fetch(b + j * kLanes * 4);
+    SPARSEDIFF_UNROLL for (int j = 0; j < Cols; j++) {
+      right[j] = Op::fetch(b + j * kLanes * 4);
+      SPARSEDIFF_IN_REGISTER(right[j]);
+    }
     SPARSEDIFF_UNROLL for (int i = 0; i < Rows; i++) {
       typename Op::Operand left = Op::broadcast(a + i * row);
       SPARSEDIFF_UNROLL for (int j = 0; j < Cols; j++) sum[i][j] =

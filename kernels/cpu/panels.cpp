@@ -59,6 +59,18 @@ struct Scratch {
 };
 static_assert(kQueryTile == 64 && kKeyTile == 64, "the sizes above");
 
+// Asks for tokens that are read or written soon: they may lie pages apart, where the hardware does
+// not look ahead.
+template <class T>
+static void prefetch(const Strided& x, int64_t b, int64_t first, int64_t h, int64_t count,
+                     int64_t dim) {
+  for (int64_t i = 0; i < count; i++) {
+    const char* row = (const char*)token_of<T>(x, b, first + i, h);
+    for (int64_t byte = 0; byte < dim * (int64_t)sizeof(T); byte += 64)
+      __builtin_prefetch(row + byte, 0, 2);
+  }
+}
+
 static inline int64_t vectors_for(int64_t queries) { return (queries + kLanes - 1) / kLanes; }
 
 // queries[d][q] (or bf16 pairs [d / 2][q]); the lanes behind the last query are zero.

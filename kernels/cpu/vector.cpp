@@ -3,6 +3,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;    // floats in one vector register
@@ -23,7 +26,17 @@ typedef uint32_t BitVec __attribute__((vector_size(kLanes * 4), aligned(4)));
 static inline Vec splat(float x) { return x - (Vec){}; }
 static inline Vec load(const float* p) { return *(const Vec*)p; }
 static inline void store(float* p, Vec x) { *(Vec*)p = x; }
-static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+// a > b ? a : b, so that a NaN in b stays; compilers spend two instructions on the plain form.
+static inline Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
 static inline bool any(IntVec bits) {
   int32_t seen = 0;
@@ -40,7 +53,7 @@ static inline float sum(Vec x) {
 // 2^x for x <= 127, relative error below 2e-7; below -126 it stays at the smallest normal number.
 // The polynomial is the degree 5 minimax of 2^f on [-1/2, 1/2] for the relative error.
 static inline Vec exp2(Vec x) {
-  x = x < splat(-126.f) ? splat(-126.f) : x;
+  x = larger(splat(-126.f), x);
   // Adding 1.5 * 2^23 leaves round(x) in the low bits of the sum.
   Vec shifted = x + splat(12582912.f);
   Vec f = x - (shifted - splat(12582912.f));
