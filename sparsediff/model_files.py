@@ -36,7 +36,7 @@ class ModelFiles:
     def read(self, file: str, *, required: bool = True) -> dict[str, Any] | None:
         """A JSON object of the pipeline by its path inside it; None when absent and not required."""
         folder = self.folder
-        path = folder / file if folder else self._download(file)
+        path = folder / file if folder else self._download(file, required=required)
         if path is None or not path.is_file():
             if required:
                 raise SparseError(
@@ -76,20 +76,21 @@ class ModelFiles:
             )
         return found
 
-    def _download(self, file: str) -> Path | None:
+    def _download(self, file: str, *, required: bool) -> Path | None:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.name, file))
-        except EntryNotFoundError:
-            return None
-        except (OSError, ValueError) as error:  # not found, not reachable, gated, not an id
+        except (OSError, ValueError, EntryNotFoundError) as error:
+            offline = isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not (offline and required):
+                return None
             reason = str(error).strip().splitlines()
             raise SparseError(
                 f"{file} of {self.name!r} could not be read from the Hub: "
-                f"{reason[0] if reason else type(error).__name__} Check the name, the network and your "
-                f"access, or give a local folder."
+                f"{reason[0] if reason else type(error).__name__} Check the name, the network and "
+                f"your access, or give a local folder."
             ) from error
 
 

@@ -71,8 +71,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def ssim(a: Tensor, b: Tensor) -> float:
     """Structural similarity (Wang et al. 2004), mean over pixels, channels and frames.
 
-    Gaussian window of 11 x 11 with sigma 1.5 inside the picture; smaller pictures shrink the window.
-    Raises SparseError as `quality` does.
+    Gaussian window of 11 x 11 with sigma 1.5 inside the picture; smaller pictures shrink the
+    window. Raises SparseError as `quality` does.
     """
     _check_pair(a, b)
     window = _gaussian(min(_WINDOW, a.shape[1], a.shape[2]), a.device)
@@ -123,8 +123,8 @@ def _check(frames: Tensor) -> None:
     low, high = float(frames.min()), float(frames.max())
     if not (low >= 0 and high <= 1):  # also refuses NaN
         raise SparseError(
-            f"Quality needs pixel values in [0, 1]; found {low:g} to {high:g}. NaN means that the run "
-            f"broke; try dtype bfloat16 instead of float16."
+            f"Quality needs pixel values in [0, 1]; found {low:g} to {high:g}. NaN means that the "
+            f"run broke; try dtype bfloat16 instead of float16."
         )
 
 

@@ -3,14 +3,107 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import sys
 from typing import Any
+
+SCHEMA = "sparsediff.doctor/1"
 
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to the command line."""
-    commands.add_parser("doctor", help="what this machine and a model can do")
+    p = commands.add_parser(
+        "doctor",
+        help="what this machine has and whether a model can run sparse on it",
+        description="Versions, device and kernel backends with the reason why one cannot be used. With "
+        "--model also tokens, the share of attention and memory; only configs are read, no weights. "
+        "Exit code 1 when the model cannot run sparse here.",
+    )
+    p.add_argument("--model", help="pipeline folder or Hub id")
+    p.add_argument("--size", metavar="WxHxF", help="pixels and frames, such as 832x480x81")
+    p.add_argument("--density", type=float, default=0.2, help="default: %(default)s")
+    p.add_argument("--device", help="default: cuda if there is one, else cpu")
+    p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the sub-command."""
-    return 0
+    """Run the sub-command; raises SparseError for a bad --device or --size."""
+    with contextlib.redirect_stdout(sys.stderr):
+        found = examine(args)
+    if args.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        from sparsediff.cli.findings import findings
+
+        print(findings(found))
+    return 0 if found["ok"] else 1
+
+
+def examine(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything doctor can say, JSON-ready."""
+    import torch
+
+    from sparsediff import environment
+    from sparsediff.loading import resolve_device
+
+    device = resolve_device(args.device)
+    model, problem = _model(args)
+    dtype, head_dim = (model["dtype"], model["head_dim"]) if model else ("bfloat16", 64)
+    backends = backend_reasons(device, dtype=dtype, head_dim=head_dim)
+    if args.model and not problem and all(backends.values()):
+        problem = f"No kernel backend can run {dtype} with head dim {head_dim} on {device}."
+    return {
+        "schema": SCHEMA,
+        "ok": not problem,
+        "problem": problem or None,
+        "versions": environment.versions(),
+        "device": device,
+        "device_name": environment.device_name(device),
+        "cpu": {
+            "name": environment.processor(),
+            "threads": torch.get_num_threads(),
+            "features": environment.cpu_features(),
+            "compiler": environment.compiler(),
+        },
+        "backends": {name: {"usable": not why, "reasons": why} for name, why in backends.items()},
+        "model": model,
+    }
+
+
+def _model(args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
+    """The estimate of --model, or why there is none."""
+    from sparsediff.estimate import estimate, parse_size
+    from sparsediff.kernels.errors import SparseError
+    from sparsediff.model_files import ModelFiles
+    from sparsediff.search import AdaSpa
+
+    AdaSpa(density=args.density)  # refuses what generate would refuse
+    size = parse_size(args.size) if args.size is not None else None
+    if args.model is None:
+        return None, ""
+    try:
+        figures = estimate(ModelFiles(name=args.model), size=size, density=args.density)
+    except SparseError as error:
+        return None, str(error)
+    return figures.to_dict(), ""
+
+
+def backend_reasons(device: str, *, dtype: str, head_dim: int) -> dict[str, list[str]]:
+    """Why each backend cannot run a small call of that kind; an empty list where it can."""
+    import torch
+
+    from sparsediff.kernels import BlockMask
+    from sparsediff.kernels.inputs import attention_inputs
+    from sparsediff.kernels.registry import ordered_backends
+
+    x = torch.zeros(1, 128, 2, head_dim, device=device, dtype=getattr(torch, dtype))
+    mask = BlockMask.from_dense(
+        torch.eye(2, dtype=torch.bool, device=device).expand(1, 2, 2, 2),
+        block_size=64,
+        q_len=128,
+        kv_len=128,
+    )
+    with torch.no_grad():
+        inputs = attention_inputs(x, x, x, mask, scale=None, kv_lens=None, return_lse=True)
+        return {backend.name: backend.reasons(inputs) for backend in ordered_backends()}

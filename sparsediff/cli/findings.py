@@ -1,0 +1,74 @@
+"""The text that `sparsediff doctor` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsediff.cli.table import table
+
+
+def findings(found: dict[str, Any]) -> str:
+    """The findings as aligned plain text, the verdict last."""
+    cpu = found["cpu"]
+    machine = [
+        ("device", f"{found['device']} ({found['device_name']})"),
+        ("cpu", f"{', '.join(cpu['features']) or 'no vector features known'}"),
+        ("compiler", cpu["compiler"] or "none; the cpu backend uses its slower path"),
+    ]
+    backends = [
+        (name, "usable" if state["usable"] else f"no: {'; '.join(state['reasons'])}")
+        for name, state in found["backends"].items()
+    ]
+    parts = ["versions", table(list(found["versions"].items())), "", "machine", table(machine)]
+    parts += ["", 'kernel backends, in the order "auto" tries them', table(backends), ""]
+    if found["model"]:
+        parts += ["model", table(_model(found["model"])), ""]
+    return "\n".join([*parts, _verdict(found)])
+
+
+def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
+    frames, rows, columns = model["grid"]
+    text = f" + {model['text_tokens']} text" if model["text_tokens"] else ""
+    parts = ", ".join(f"{name} {_count(n)}" for name, n in model["parameters"].items())
+    denoisers = ", ".join(f"{name} ({cls})" for name, cls in model["denoisers"].items())
+    return [
+        ("pipeline", model["pipeline"]),
+        ("sparse in", denoisers),
+        ("size", f"{model['width']}x{model['height']}, {_frames(model['frames'])}"),
+        ("tokens", f"{model['tokens']:,} = {frames} x {rows} x {columns}{text}"),
+        ("attention", f"{model['layers']} layers, {model['heads']} heads of {model['head_dim']}"),
+        ("blocks", f"{model['blocks']} x {model['blocks']} a head"),
+        ("attention share", f"{model['attention_share']:.0%} of the transformer's multiply-adds"),
+        (
+            "speed-up",
+            f"about {model['ideal_speedup']:.2f}x at density {model['density']:g}, if all "
+            f"multiply-adds took equally long",
+        ),
+        ("parameters", parts),
+        ("weights", f"{_gib(model['weights_gib'])} in {model['dtype']}, all parts"),
+        ("activations", f"about {_gib(model['activations_gib'])} in the transformer"),
+        ("sparse adds", f"about {_gib(model['sparse_gib'])} for patterns and caches"),
+    ]
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if found["problem"]:
+        return f"problem: {found['problem']}"
+    if found["model"] is None:
+        return "next: sparsediff doctor --model MODEL --size 832x480x81"
+    share = found["model"]["attention_share"]
+    if share < 0.2:
+        return f"supported, but attention is only {share:.0%} of the work at this size."
+    return 'supported. next: sparsediff generate MODEL "a prompt" --compare'
+
+
+def _frames(count: int) -> str:
+    return "one image" if count == 1 else f"{count} frames"
+
+
+def _gib(value: float) -> str:
+    return f"{value:.1f} GiB" if value >= 1 else f"{value * 1024:.1f} MiB"
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.2f} B" if n >= 1e9 else f"{n / 1e6:.2f} M"

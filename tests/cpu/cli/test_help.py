@@ -1,0 +1,58 @@
+"""The command starts at once: help and version import nothing heavy."""
+
+import subprocess
+import sys
+import time
+
+from sparsediff import __version__
+from sparsediff.cli import generate
+from sparsediff.generation import DTYPES
+from sparsediff.search import METHODS
+
+_LOADED = """
+import sys
+from sparsediff.cli import main
+try:
+    main([{argument!r}])
+except SystemExit as end:
+    print(end.code, sorted({{"torch", "numpy", "diffusers", "transformers", "PIL"}} & set(sys.modules)))
+"""
+
+
+def _run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_help_imports_nothing_heavy():
+    text = _run(_LOADED.format(argument="--help")).stdout
+    assert "generate" in text
+    assert "doctor" in text
+    assert text.splitlines()[-1] == "0 []"
+
+
+def test_help_of_a_command_imports_nothing_heavy():
+    code = _LOADED.replace("[{argument!r}]", "['generate', '--help']").replace("{{", "{")
+    text = _run(code.replace("}}", "}")).stdout
+    assert "--density" in text
+    assert text.splitlines()[-1] == "0 []"
+
+
+def test_version():
+    assert _run(_LOADED.format(argument="--version")).stdout.splitlines() == [
+        f"sparsediff {__version__}",
+        "0 []",
+    ]
+
+
+def test_help_is_quick():
+    def seconds(*arguments):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    assert min(seconds("-m", "sparsediff.cli", "--help") for _ in range(5)) < 0.3
+
+
+def test_names_written_out_are_those_of_the_registries():
+    assert tuple(METHODS) == generate.METHOD_NAMES
+    assert generate.DTYPE_NAMES == DTYPES
