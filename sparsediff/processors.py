@@ -72,7 +72,7 @@ def mark(module: nn.Module, handle: Tensor, taken: set[int]) -> Callable[[], Non
     original: Any = module.processor
     processor = copy.copy(original) if id(original) in taken else original
     taken.add(id(processor))
-    base = type(processor)
+    base: Any = type(processor)
     processor.__class__ = _marked_class(base)
     setattr(processor, _HANDLE, handle)
     if processor is not original:

@@ -1,0 +1,22 @@
+"""The cached LSE ranks blocks as the exact one does, on the trained model (random weights cannot say)."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from sparsediff.generation import GenerationRecipe
+from sparsediff.loading import load_pipeline
+from sparsediff.model_files import ModelFiles
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_cached_and_fresh_search_agree() -> None:
+    overlaps = runpy.run_path(str(ROOT / "samples" / "cached_lse.py"))["overlaps"]
+    files = ModelFiles(name=str(ROOT / "samples" / "models" / "shapes-wan"))
+    recipe = GenerationRecipe.of(files).with_call(num_inference_steps=10)
+    found = overlaps(load_pipeline(files, dtype="bfloat16", device="cpu"), recipe, 0.2)
+    assert len(found) == 12, "six layers, two branches, one refresh"
+    assert sum(found) / len(found) >= 0.95
+    assert min(found) < 1.0, "two searches ten steps apart do differ: both were really made"
