@@ -2,7 +2,8 @@
 
 if __name__ == "kernels":
     raise ImportError(
-        "this is the source folder of sparsediff.kernels; run outside the checkout or with `python -P`"
+        "this is the source folder of sparsediff.kernels; run outside the checkout "
+        "or with `python -P`"
     )
 
 from sparsediff.kernels.attention import block_sparse_attention

@@ -101,7 +101,7 @@ class BlockMask:
         return self.counts.float().mean(dim=-1) / self.kv_blocks
 
     def check_range(self) -> None:
-        """Raise SparseError unless 0 <= counts <= x and every index is a key block. Synchronises a GPU."""
+        """Raise SparseError unless counts fit the lists and indices are key blocks; syncs a GPU."""
         longest, blocks = self.indices.shape[3], self.kv_blocks
         low, high = (int(x) for x in self.counts.aminmax())
         if low < 0 or high > longest:

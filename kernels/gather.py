@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sparsediff.kernels.dense import dense_kernel
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
-from sparsediff.kernels.reference import mass_by_rows
 
 # Bytes of gathered keys and values per chunk: a cache's worth per CPU thread; on a GPU enough to
 # fill it. Measured on a CPU (N 4096, D 64, density 0.2): 1 to 4 MB is best, 64 MB twice as slow.
@@ -48,7 +47,7 @@ class GatherBackend:
                 part = slice(start, min(start + step, first + rows_alike))
                 chosen = lists[part, :listed].reshape(-1)
                 k, v = (
-                    x.index_select(0, chosen).view(-1, listed * columns, d)
+                    x.index_select(0, chosen).view(len(queries[part]), listed * columns, d)
                     for x in (keys, values)
                 )
                 out, lse = _attend(queries[part], k[:, :length], v[:, :length], inputs)
@@ -67,23 +66,33 @@ class GatherBackend:
 
     def mass(self, inputs: MassInputs) -> Tensor:
         """fp32 ``[b, h, m, n]``; one head at a time, in cache-sized chunks of query blocks."""
-        bytes_per_block = 4 * inputs.block_size[0] * inputs.k.shape[1]
-        step = max(1, _chunk_bytes(inputs.q) // bytes_per_block)
-        batch = []
-        for i in range(inputs.q.shape[0]):
-            heads = []
-            for h in range(inputs.q.shape[2]):
-                one = MassInputs(
-                    q=inputs.q[i : i + 1, :, h : h + 1],
-                    k=inputs.k[i : i + 1, :, h : h + 1],
-                    lse=inputs.lse[i : i + 1, h : h + 1],
-                    block_size=inputs.block_size,
-                    scale=inputs.scale,
-                    kv_lens=None if inputs.kv_lens is None else inputs.kv_lens[i : i + 1],
-                )
-                heads.append(mass_by_rows(one, blocks_per_step=step))
-            batch.append(torch.cat(heads, dim=1))
-        return torch.cat(batch)
+        b, s, h, _ = inputs.q.shape
+        rows, _ = inputs.block_size
+        # exp(score - inf) is 0: what a query without keys weighs, and what fills the last block.
+        offset = inputs.lse.masked_fill(inputs.lse.isneginf(), torch.inf)
+        offset = F.pad(offset, (0, -s % rows), value=torch.inf)
+        q = F.pad(inputs.q, (0, 0, 0, 0, 0, -s % rows)).float() * inputs.scale
+        k = inputs.k.float()
+        lens = [k.shape[1]] * b if inputs.kv_lens is None else inputs.kv_lens.tolist()
+        heads = [
+            _head_mass(q[i, :, j], k[i, : lens[i], j], offset[i, j], inputs)
+            for i in range(b)
+            for j in range(h)
+        ]
+        return torch.stack(heads).view(b, h, *inputs.blocks)
+
+
+def _head_mass(q: Tensor, k: Tensor, offset: Tensor, inputs: MassInputs) -> Tensor:
+    """Block mass ``[m, n]`` of one head: q ``[m * rows, d]``, k ``[t, d]``, offset ``[m * rows]``."""
+    (rows, columns), (_, key_blocks) = inputs.block_size, inputs.blocks
+    step = rows * max(1, _chunk_bytes(inputs.q) // (4 * rows * max(1, len(k))))
+    by_key = []
+    for start in range(0, len(q), step):
+        part, own = q[start : start + step], offset[start : start + step]
+        weight = torch.addmm(-own[:, None], part, k.t()).exp_()
+        by_key.append(weight.view(-1, rows, len(k)).sum(dim=1))
+    padded = F.pad(torch.cat(by_key), (0, key_blocks * columns - len(k)))
+    return padded.view(-1, key_blocks, columns).sum(dim=2)
 
 
 def _dtype_reasons(q: Tensor) -> list[str]:

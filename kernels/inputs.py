@@ -19,8 +19,9 @@ class AttentionInputs:
     """The inputs of one block-sparse attention call, validated.
 
     ``q`` ``[b, s, h, d]``, ``k`` and ``v`` ``[b, t, h, d]``, any strides, one dtype and device;
-    ``mask`` covers s x t; ``scale`` multiplies q k^T; ``kv_lens`` int64 ``[b]`` or None: keys at and
-    beyond it are padding and take no part; ``return_lse`` asks for the natural-log LSE ``[b, h, s]``.
+    ``mask`` covers s x t; ``scale`` multiplies q k^T; ``kv_lens`` int64 ``[b]`` or None: keys at
+    and beyond it are padding and take no part; ``return_lse`` asks for the natural-log LSE
+    ``[b, h, s]``.
     """
 
     q: Tensor
@@ -41,8 +42,9 @@ class AttentionInputs:
 class MassInputs:
     """The inputs of one block mass call, validated.
 
-    ``q`` ``[b, s, h, d]``, ``k`` ``[b, t, h, d]``, any strides, one dtype and device; ``lse`` float32
-    ``[b, h, s]``; ``block_size`` tokens per (query, key) block; ``kv_lens`` int64 ``[b]`` or None.
+    ``q`` ``[b, s, h, d]``, ``k`` ``[b, t, h, d]``, any strides, one dtype and device; ``lse``
+    float32 ``[b, h, s]``; ``block_size`` tokens per (query, key) block; ``kv_lens`` int64 ``[b]``
+    or None.
     """
 
     q: Tensor
@@ -123,8 +125,7 @@ def check_tensors(**tensors: Tensor) -> None:
         if not isinstance(x, Tensor) or x.ndim != 4 or x.numel() == 0:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise SparseError(
-                f"{name} is {found}; give a tensor [batch, tokens, heads, head dim] with no empty "
-                f"dimension."
+                f"{name} is {found}; give a tensor [batch, tokens, heads, head dim], none of them 0."
             )
         if x.dtype != q.dtype or x.device != q.device:
             raise SparseError(
@@ -183,7 +184,7 @@ def check_mask(mask: BlockMask, q: Tensor, k: Tensor) -> None:
 def checked_scale(scale: float | None, q: Tensor) -> float:
     """The scale as a float, 1 / sqrt(head dim) for None."""
     if scale is None:
-        return float(q.shape[3]) ** -0.5
+        return 1.0 / math.sqrt(q.shape[3])
     value = float(scale)
     if not (math.isfinite(value) and value > 0):
         raise SparseError(

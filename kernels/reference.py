@@ -1,12 +1,13 @@
 """The reference backend: block-sparse attention and block mass in plain torch, the specification.
 
-Any device and dtype (float64 stays float64), autograd through everything; one query block at a time,
-so that memory is one block row of scores, never tokens x tokens.
+Any device and dtype (float64 stays float64), autograd through everything; one query block at a
+time, so that memory is one block row of scores, never tokens x tokens.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
@@ -28,7 +29,7 @@ class ReferenceBackend:
         chosen = inputs.mask.to_dense()
         present = _present(inputs.kv_lens, k.shape[2], k.device)
         outs, lses = [], []
-        for m, block in enumerate(q.split(rows, dim=2)):
+        for m, block in enumerate(torch.split(q, rows, dim=2)):
             keys = chosen[:, :, m].repeat_interleave(columns, dim=-1)[..., : k.shape[2]]
             out, lse = _attend(block, k, v, (keys & present)[:, :, None], inputs.scale)
             outs.append(out)
@@ -42,33 +43,19 @@ class ReferenceBackend:
 
     def mass(self, inputs: MassInputs) -> Tensor:
         """fp32 ``[b, h, m, n]``, one query block at a time."""
-        return mass_by_rows(inputs, blocks_per_step=1)
-
-
-def mass_by_rows(inputs: MassInputs, *, blocks_per_step: int) -> Tensor:
-    """Block mass fp32 ``[b, h, m, n]`` in plain torch, so many query blocks at a time."""
-    q, k = _heads_first(inputs.q), _heads_first(inputs.k)
-    rows, columns = inputs.block_size
-    _, key_blocks = inputs.blocks
-    present = _present(inputs.kv_lens, k.shape[2], k.device)[:, :, None]
-    padding = key_blocks * columns - k.shape[2]
-    step = rows * blocks_per_step
-    parts = []
-    for block, lse in zip(q.split(step, dim=2), inputs.lse.split(step, dim=2), strict=True):
-        scores = (block @ k.transpose(-1, -2)) * inputs.scale - lse[..., None]
-        weight = scores.exp().masked_fill(~present | lse.isneginf()[..., None], 0.0)
-        by_key = _sum_rows(weight, rows)
-        by_key = torch.nn.functional.pad(by_key, (0, padding))
-        parts.append(by_key.unflatten(-1, (key_blocks, columns)).sum(dim=-1))
-    return torch.cat(parts, dim=2).float()
-
-
-def _sum_rows(weight: Tensor, rows: int) -> Tensor:
-    """``[b, h, s, t]`` -> ``[b, h, ceil(s / rows), t]``: sums of `rows` neighbouring queries."""
-    padding = -weight.shape[2] % rows
-    if padding:
-        weight = torch.nn.functional.pad(weight, (0, 0, 0, padding))
-    return weight.unflatten(2, (-1, rows)).sum(dim=3)
+        q, k = _heads_first(inputs.q), _heads_first(inputs.k)
+        rows, columns = inputs.block_size
+        _, key_blocks = inputs.blocks
+        present = _present(inputs.kv_lens, k.shape[2], k.device)[:, :, None]
+        parts = []
+        for block, lse in zip(
+            torch.split(q, rows, dim=2), torch.split(inputs.lse, rows, dim=2), strict=True
+        ):
+            scores = (block @ k.transpose(-1, -2)) * inputs.scale - lse[..., None]
+            weight = scores.exp().masked_fill(~present | lse.isneginf()[..., None], 0.0)
+            by_key = F.pad(weight.sum(dim=2), (0, key_blocks * columns - k.shape[2]))
+            parts.append(by_key.reshape(*by_key.shape[:2], key_blocks, columns).sum(dim=-1))
+        return torch.stack(parts, dim=2).float()
 
 
 def _heads_first(x: Tensor) -> Tensor:
@@ -89,4 +76,4 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, scale: float) -> tupl
     scores = ((q @ k.transpose(-1, -2)) * scale).masked_fill(~keys, float("-inf"))
     lse = scores.logsumexp(dim=-1)
     weight = (scores - lse[..., None]).exp().masked_fill(~keys, 0.0)
-    return weight @ v, lse
+    return torch.matmul(weight, v), lse

@@ -6,18 +6,17 @@ import functools
 from collections.abc import Callable
 
 from sparsediff.kernels.backend import Backend, explain
+from sparsediff.kernels.cpu import CpuBackend
 from sparsediff.kernels.errors import BackendError
+from sparsediff.kernels.flex import FlexBackend
+from sparsediff.kernels.gather import GatherBackend
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.reference import ReferenceBackend
 
 
 @functools.cache
 def ordered_backends() -> tuple[Backend, ...]:
     """One instance of each backend, fastest first; "auto" takes the first without reasons."""
-    from sparsediff.kernels.cpu import CpuBackend
-    from sparsediff.kernels.flex import FlexBackend
-    from sparsediff.kernels.gather import GatherBackend
-    from sparsediff.kernels.reference import ReferenceBackend
-
     return CpuBackend(), FlexBackend(), GatherBackend(), ReferenceBackend()
 
 

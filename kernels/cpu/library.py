@@ -1,4 +1,4 @@
-"""The built C++ kernels: their calling convention and the check that they compute what they should."""
+"""The built C++ kernels: how they are called, and the check that they compute what they should."""
 
 from __future__ import annotations
 
@@ -26,20 +26,30 @@ class Strided(Structure):
     _fields_ = (("data", c_void_p), ("batch", c_int64), ("token", c_int64), ("head", c_int64))
 
 
-SIZES = tuple(
-    (name, c_int64) for name in ("batch", "heads", "q_len", "kv_len", "dim", "block_q", "block_k")
+Field = tuple[str, type[c_int32 | c_int64 | c_float | c_void_p | Strided]]
+
+
+def _fields(
+    kind: type[c_int32 | c_int64 | c_float | c_void_p | Strided], names: str
+) -> list[Field]:
+    return [(name, kind) for name in names.split()]
+
+
+TAIL = (
+    *_fields(c_int64, "batch heads q_len kv_len dim block_q block_k"),
+    *_fields(c_float, "scale"),
+    *_fields(c_int32, "dtype threads"),
 )
-TAIL = (*SIZES, ("scale", c_float), ("dtype", c_int32), ("threads", c_int32))
 
 
 class AttentionCall(Structure):
     """The arguments of one call; the fields of the C++ struct in its order."""
 
     _fields_ = (
-        *((name, Strided) for name in ("q", "k", "v", "out")),
-        *((name, c_void_p) for name in ("lse", "counts", "indices", "kv_lens")),
-        *((f"counts_{name}", c_int64) for name in ("batch", "head", "row")),
-        *((f"indices_{name}", c_int64) for name in ("batch", "head", "row", "entry")),
+        *_fields(Strided, "q k v out"),
+        *_fields(c_void_p, "lse counts indices kv_lens"),
+        *_fields(c_int64, "counts_batch counts_head counts_row"),
+        *_fields(c_int64, "indices_batch indices_head indices_row indices_entry"),
         *TAIL,
     )
 
@@ -48,10 +58,9 @@ class MassCall(Structure):
     """The arguments of one call; the fields of the C++ struct in its order."""
 
     _fields_ = (
-        ("q", Strided),
-        ("k", Strided),
-        *((name, c_void_p) for name in ("lse", "kv_lens", "out")),
-        *((f"lse_{name}", c_int64) for name in ("batch", "head", "token")),
+        *_fields(Strided, "q k"),
+        *_fields(c_void_p, "lse kv_lens out"),
+        *_fields(c_int64, "lse_batch lse_head lse_token"),
         *TAIL,
     )
 
@@ -72,9 +81,9 @@ class NativeLibrary:
     def attention(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         """Output ``[b, s, h, d]`` and, if asked for, the LSE fp32 ``[b, h, s]``."""
         q, k, v = (_dim_contiguous(x) for x in (inputs.q, inputs.k, inputs.v))
-        out = torch.empty(inputs.q.shape, dtype=q.dtype)
+        out = q.new_empty(q.shape)
         b, s, h, _ = q.shape
-        lse = torch.empty(b, h, s) if inputs.return_lse else None
+        lse = q.new_empty((b, h, s), dtype=torch.float32) if inputs.return_lse else None
         counts, indices = inputs.mask.counts, inputs.mask.indices
         lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
         call = AttentionCall(
@@ -90,7 +99,7 @@ class NativeLibrary:
     def mass(self, inputs: MassInputs) -> Tensor:
         """Block mass fp32 ``[b, h, m, n]``."""
         q, k = _dim_contiguous(inputs.q), _dim_contiguous(inputs.k)
-        out = torch.empty(q.shape[0], q.shape[2], *inputs.blocks)
+        out = q.new_empty((q.shape[0], q.shape[2], *inputs.blocks), dtype=torch.float32)
         lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
         call = MassCall(
             _strided(q),
@@ -117,22 +126,29 @@ def native_library() -> NativeLibrary | str:
 
 def check_library(library: NativeLibrary) -> str | None:
     """Compare with the reference on small ragged inputs; what is wrong, or None."""
-    generator = torch.Generator().manual_seed(0)
-    dense = torch.rand(1, 2, 3, 4, generator=generator) < 0.6
-    mask = BlockMask.from_dense(dense, block_size=(24, 20), q_len=70, kv_len=71)
-    lens = torch.tensor([71, 45])
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    mask = BlockMask.from_dense(random(1, 2, 3, 4) < 0.3, block_size=(24, 20), q_len=70, kv_len=71)
+    lens = torch.tensor([71, 45], device="cpu")
     reference = ReferenceBackend()
     for dtype, limit in CHECK_ERROR.items():
-        q, k, v = (torch.randn(2, n, 2, 20, generator=generator).to(dtype) for n in (70, 71, 71))
+        q, k, v = (random(2, n, 2, 20).to(dtype) for n in (70, 71, 71))
         inputs = AttentionInputs(q=q, k=k, v=v, mask=mask, scale=0.3, kv_lens=lens, return_lse=True)
-        pairs = list(zip(library.attention(inputs), reference.attention(inputs), strict=True))
-        lse = torch.zeros(2, 2, 70)
+        lse = random(2, 2, 70) + 6
         mass = MassInputs(q=q, k=k, lse=lse, block_size=(24, 20), scale=0.1, kv_lens=lens)
-        pairs.append((library.mass(mass) / 500, reference.mass(mass) / 500))
-        for found, wanted in pairs:
-            if not torch.allclose(found.float(), wanted.float(), rtol=0, atol=limit):
+        found = (*library.attention(inputs), library.mass(mass))
+        wanted = (*reference.attention(inputs), reference.mass(mass))
+        for mine, right in zip(found, wanted, strict=True):
+            if mine is None or right is None or not _close(mine, right, limit):
                 return f"the built kernels compute wrong numbers in {dtype} on this machine"
     return None
+
+
+def _close(a: Tensor, b: Tensor, limit: float) -> bool:
+    return torch.allclose(a.float(), b.float(), rtol=0, atol=limit)
 
 
 def _check(code: int) -> None:
