@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from sparsediff import __version__
-from sparsediff.cli import doctor, generate
+from sparsediff.cli import doctor, fidelity, generate
 
-_COMMANDS = (generate, doctor)
+_COMMANDS = (generate, doctor, fidelity)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -63,6 +63,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         metavar="SHARE",
         help="share of the steps, at the start, that run dense",
     )
+    group.add_argument(
+        "--compensate",
+        action=argparse.BooleanOptionalAction,
+        help="let left-out blocks take part as one mean key and value",
+    )
     group.add_argument("--backend", default="auto", help="kernel backend (default: %(default)s)")
 
 
@@ -99,7 +104,12 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> GenerationRequest:
     from sparsediff.compare import GenerationRequest
 
-    options = {"density": args.density, "block_size": args.block_size, "warmup": args.warmup}
+    options = {
+        "density": args.density,
+        "block_size": args.block_size,
+        "warmup": args.warmup,
+        "compensate": args.compensate,
+    }
     call = {
         "num_inference_steps": args.steps,
         "height": args.height,

@@ -47,12 +47,31 @@ def density_table(layers: Sequence[dict[str, Any]]) -> str:
     names = ["all heads"] if heads == 1 else [str(h) for h in range(heads)]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = []
+    short = short_names([str(layer["name"]) for layer in layers])
     for layer in layers:
         cells = "".join(f'<td style="--share:{d / most:.3f}">{d:.2f}</td>' for d in layer["heads"])
         empty = heads - len(layer["heads"])
         cells += f'<td class="none" colspan="{empty}">dense</td>' if empty else ""
-        rows.append(f'<tr><th scope="row">{escape(str(layer["name"]))}</th>{cells}</tr>')
+        name = str(layer["name"])
+        rows.append(
+            f'<tr><th scope="row" title="{escape(name)}">{escape(short[name])}</th>{cells}</tr>'
+        )
     return (
         f'<div class="scroll"><table class="heat"><thead><tr><th scope="col">layer \\ head</th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Module names without the parts that all share at either end, at least two parts long.
+
+    "transformer.blocks.0.attn1" and "transformer.blocks.1.attn1" become "blocks.0" and "blocks.1".
+    """
+    parts = {name: name.split(".") for name in names}
+    for end in (-1, 0):
+        while all(len(p) > 2 for p in parts.values()):
+            shared = {p[end] for p in parts.values()}
+            if len(shared) != 1 or shared.pop().isdecimal():  # a block number stays
+                break
+            parts = {name: (p[:-1] if end else p[1:]) for name, p in parts.items()}
+    return {name: ".".join(part) for name, part in parts.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsediff.generation_result import GenerationResult
 from sparsediff.report_pages import pictures
-from sparsediff.report_pages.charts import density_table, steps_chart
+from sparsediff.report_pages.charts import density_table, short_names, steps_chart
 
 
 def section(title: str, intro: str, body: str) -> str:
@@ -106,6 +106,7 @@ def kept_blocks(result: GenerationResult) -> str:
     """The last mask of every layer and head as a small map."""
     side = pictures.map_side(sum(mask.counts.shape[1] for mask in result.masks.values()))
     parts = []
+    short = short_names(list(result.masks))
     for name, mask in result.masks.items():
         shares = mask.head_density[0].tolist()
         maps = "".join(
@@ -117,7 +118,10 @@ def kept_blocks(result: GenerationResult) -> str:
         )
         rows, columns = mask.block_size
         size = f"{mask.q_blocks} x {mask.kv_blocks} blocks of {rows} x {columns}"
-        parts.append(f'<h3>{escape(name)}, {size}</h3><div class="maps">{maps}</div>')
+        parts.append(
+            f'<h3 title="{escape(name)}">{escape(short[name])}, {size}</h3>'
+            f'<div class="maps">{maps}</div>'
+        )
     intro = (
         "The last pattern of the run. Down: query blocks, across: key blocks, both in token order."
     )
@@ -134,7 +138,7 @@ def frame_pairs(result: GenerationResult) -> str:
         views = {
             "dense": pictures.frame(dense[place]),
             "sparse": pictures.frame(sparse[place]),
-            f"difference, {pictures.DIFFERENCE_GAIN} times": pictures.difference(
+            f"difference x {pictures.DIFFERENCE_GAIN}": pictures.difference(
                 dense[place], sparse[place]
             ),
         }

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from sparsediff.html_report import html_report, write_report
+from sparsediff.report_pages.charts import short_names
 
 EVIL = '</script><script>alert("1")</script> & <b>"bold"</b>'
 
@@ -87,8 +88,22 @@ def test_shows_both_videos_and_the_kept_blocks(make_result):
     assert len({v["src"] for v in maps}) == 6
     assert page.count("rect") == 2  # steps
     frames = [v["alt"] for t, v in page.tags if t == "img" and "frame" in v["alt"]]
-    assert {"dense, frame 1", "sparse, frame 3", "difference, 4 times, frame 5"} <= set(frames)
+    assert {"dense, frame 1", "sparse, frame 3", "difference x 4, frame 5"} <= set(frames)
     assert len(frames) == 9
+
+
+def test_layer_names_are_cut_to_what_differs():
+    one = ["transformer.blocks.0.attn1", "transformer.blocks.1.attn1"]
+    assert list(short_names(one).values()) == ["blocks.0", "blocks.1"]
+    two = ["transformer.blocks.0.attn1", "transformer_2.blocks.0.attn1"]
+    assert list(short_names(two).values()) == ["transformer.blocks.0", "transformer_2.blocks.0"]
+    flux = ["transformer.transformer_blocks.0.attn", "transformer.single_transformer_blocks.0.attn"]
+    assert list(short_names(flux).values()) == [
+        "transformer_blocks.0",
+        "single_transformer_blocks.0",
+    ]
+    assert short_names(["attn"]) == {"attn": "attn"}
+    assert short_names([]) == {}
 
 
 def test_without_a_dense_run(make_result):
