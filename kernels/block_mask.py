@@ -208,10 +208,11 @@ class BlockMask:
         valid = torch.arange(self.indices.shape[-1], device=self.device) < self.counts[..., None]
         return row_start, self.indices[valid]
 
-    def to_flex(self) -> Any:
+    def to_flex(self, *, kv_lens: Tensor | None = None) -> Any:
         """The same pattern as a ``torch.nn.attention.flex_attention.BlockMask``.
 
-        Its ``mask_mod`` is exact too, so FlexAttention's eager fallback computes the same result.
+        `kv_lens`, int ``[b]``, leaves out the keys at and beyond it. The ``mask_mod`` is exact too, so
+        that FlexAttention's eager fallback computes the same result.
         """
         from torch.nn.attention.flex_attention import BlockMask as FlexBlockMask
 
@@ -222,13 +223,18 @@ class BlockMask:
         def inside(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
             return dense[b % batches, h % heads, q // rows, kv // cols]
 
+        def inside_and_present(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+            return inside(b, h, q, kv) & (kv < lens[b])
+
+        lens = self.counts if kv_lens is None else kv_lens.to(self.device)
+
         padded = torch.zeros(*dense.shape, dtype=torch.int32, device=self.device)
         padded[..., : self.indices.shape[-1]] = self.indices
         return FlexBlockMask.from_kv_blocks(
             self.counts,
             padded,
             BLOCK_SIZE=self.block_size,
-            mask_mod=inside,
+            mask_mod=inside if kv_lens is None else inside_and_present,
             seq_lengths=(self.q_len, self.kv_len),
         )
 

@@ -16,8 +16,11 @@ from sparsediff.kernels.reference import ReferenceBackend
 
 @functools.cache
 def ordered_backends() -> tuple[Backend, ...]:
-    """One instance of each backend, fastest first; "auto" takes the first without reasons."""
-    return CpuBackend(), FlexBackend(), GatherBackend(), ReferenceBackend()
+    """One instance of each backend; "auto" takes the first without reasons.
+
+    Fastest first, but flex behind gather: seconds of compiling must be asked for.
+    """
+    return CpuBackend(), GatherBackend(), FlexBackend(), ReferenceBackend()
 
 
 def backends() -> tuple[str, ...]:
