@@ -13,7 +13,9 @@ from sparsediff.model_files import ModelFiles
 SCHEMA = "sparsediff.generation/1"
 DTYPES = ("float32", "bfloat16", "float16")
 _WHOLE = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
-_REAL = ("guidance_scale", "guidance_scale_2")
+_REAL = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate")
+_OBJECTS = ("prompt_template",)
+_TEXTS = ("negative_prompt",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +89,14 @@ def _check_call(call: object) -> None:
         elif key in _REAL:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
                 raise SparseError(f"{key}={value!r}: needs a number >= 0.")
-        elif key == "negative_prompt":
+        elif key in _TEXTS:
             if not isinstance(value, str):
                 raise SparseError(f"{key}={value!r}: needs a text.")
+        elif key in _OBJECTS:
+            if not isinstance(value, dict):
+                raise SparseError(f"{key}={value!r}: needs an object.")
         else:
-            raise SparseError(_unknown(key, (*_WHOLE, *_REAL, "negative_prompt"), where="call"))
+            raise SparseError(_unknown(key, (*_WHOLE, *_REAL, *_TEXTS, *_OBJECTS), where="call"))
 
 
 def _is_whole(value: object) -> bool:

@@ -54,6 +54,8 @@ def test_with_call_changes_what_is_given():
         ({"call": {"guidance_scale": "4"}}, "guidance_scale='4'"),
         ({"call": {"guidance_scale": float("nan")}}, "guidance_scale=nan"),
         ({"call": [1]}, "call="),
+        ({"call": {"negative_prompt": 1}}, "negative_prompt=1"),
+        ({"call": {"prompt_template": "{}"}}, "prompt_template='{}'"),
         ({"dtype": "int8"}, "dtype='int8'"),
         ({"autocast": "float64"}, "autocast='float64'"),
         ({"fps": 0}, "fps=0"),

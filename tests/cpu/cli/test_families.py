@@ -1,0 +1,55 @@
+"""The command on every family: a folder in, files out, and doctor foresees the token count."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_pipelines import FAMILIES
+
+from sparsediff.cli.outputs import Outputs
+from sparsediff.compare import GenerationRequest, generate
+from sparsediff.estimate import estimate
+from sparsediff.generation import SCHEMA
+from sparsediff.model_files import ModelFiles
+
+_IMAGES = {"flux"}
+
+
+@pytest.fixture(params=FAMILIES.values(), ids=list(FAMILIES))
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(family, tmp_path):
+    """The family's toy pipeline as a user would have it on disk, with its recipe."""
+    path = tmp_path / "model"
+    family.build().save_pretrained(path)
+    call = {key: value for key, value in family.call.items() if key != "prompt"}
+    recipe = {"schema": SCHEMA, "prompt": "a ring", "call": call, "dtype": "float32"}
+    (path / "generation.json").write_text(json.dumps(recipe))
+    return str(path)
+
+
+def test_generate_and_doctor(family, folder, tmp_path):
+    request = GenerationRequest(
+        model=folder,
+        compare=True,
+        method="window",
+        options={"block_size": 16, "density": 0.5},
+        call={"num_inference_steps": 2},
+    )
+    result = generate(request)
+    assert result.prompt == "a ring"
+    assert result.is_image is (family.name in _IMAGES)
+    assert result.report.sparse_calls == 2 * family.layers * family.forwards
+    assert result.report.dense_calls == 0
+    assert not result.quality.identical
+    tokens = {mask.q_len for mask in result.masks.values()}
+    found = estimate(ModelFiles(name=folder))
+    assert {found.tokens} == tokens
+    assert found.layers == family.layers
+    outputs = Outputs.of(str(tmp_path / "out"), name="x")
+    outputs.prepare(frames=1)
+    written = outputs.write(result, command="c")
+    assert Path(written["dense"]).suffix == (".png" if result.is_image else ".mp4")
