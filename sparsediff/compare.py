@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsediff.api import enable_sparse_attention, resolve_method
+from sparsediff.api import enable_sparse_attention
 from sparsediff.environment import device_name, versions
-from sparsediff.generation import GenerationRecipe
+from sparsediff.generation_request import GenerationRequest
 from sparsediff.generation_result import GenerationResult, Timing
-from sparsediff.kernels import backends
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import load_pipeline, resolve_device, resolve_dtype
@@ -22,55 +19,9 @@ from sparsediff.models import denoisers
 from sparsediff.quality import quality
 from sparsediff.report import RunReport
 from sparsediff.root_hooks import session_on
-from sparsediff.search import Method
 from sparsediff.timed_run import Runner, TimedRun
 
 _WARM_UP_STEPS = 2  # one dense step that searches and one sparse step
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationRequest:
-    """What a user asks for; checked on construction, before any weight is read.
-
-    ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``call`` pipeline arguments that
-    replace the recipe's; ``repeat`` timed runs of each kind; ``compare`` also runs dense. Raises
-    SparseError.
-    """
-
-    model: str
-    prompt: str | None = None
-    method: str | Method = "adaspa"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    backend: str = "auto"
-    seed: int = 0
-    call: Mapping[str, Any] = field(default_factory=dict)
-    repeat: int = 1
-    compare: bool = False
-    device: str | None = None
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", resolve_method(self.method, dict(self.options)))
-        if self.backend not in ("auto", *backends()):
-            raise SparseError(
-                f"Unknown backend {self.backend!r}; choose one of auto, {', '.join(backends())}."
-            )
-        if self.repeat < 1:
-            raise SparseError(f"repeat={self.repeat}: needs at least one run.")
-        if not 0 <= self.seed < 2**63:
-            raise SparseError(f"seed={self.seed}: needs a whole number from 0 to 2^63 - 1.")
-
-    def recipe(self) -> GenerationRecipe:
-        """The model's recipe with the user's arguments; also checks that the model is supported."""
-        files = ModelFiles(name=self.model)
-        files.denoisers()
-        recipe = GenerationRecipe.of(files).with_call(**self.call)
-        if not (self.prompt or recipe.prompt):
-            raise SparseError(
-                f"There is no prompt: {self.model} has no generation.json with one. Give it after "
-                f"the model, in quotes."
-            )
-        return recipe
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,29 +73,25 @@ def estimate(
     Reads configs, no weights. Raises SparseError when the model is unsupported, a config is missing or
     the size is too small for one token.
     """
-    chosen = files.denoisers()
     recipe = GenerationRecipe.of(files)
-    dtype = dtype or recipe.dtype or "bfloat16"
-    name, model_class = next(iter(chosen.items()))
+    chosen = files.denoisers()
+    name = next(iter(chosen))
     skeletons = _skeletons(files)
     if name not in skeletons:
         raise SparseError(f"{files.name} has no readable {name}/config.json.")
     model: Any = skeletons[name]
     width, height, frames = size or _usual_size(files, recipe)
     grid = _grid(model, skeletons.get("vae"), (width, height, frames))
-    text = _TEXT_TOKENS.get(model_class, 0)
-    if text:
-        text = int(recipe.call.get("max_sequence_length", text))
-    tokens = grid[0] * grid[1] * grid[2] + text
-    facts = facts_of(model)
-    layers = list(self_attention(model, facts).values()) if facts else []
-    heads, inner = int(layers[0].heads), int(layers[0].to_q.out_features)  # type: ignore[arg-type,union-attr]
-    share = _attention_share(model, tokens, len(layers) * inner)
+    text = _text_tokens(model, recipe)
+    tokens = math.prod(grid) + text
+    layers, heads, inner = _attention(model)
+    share = _attention_share(model, tokens, layers * inner)
     blocks = block_count(tokens, block_size)
     parameters = {part: _size(module) for part, module in skeletons.items()}
+    dtype = dtype or recipe.dtype or "bfloat16"
     # Per layer and branch: a float32 log-sum-exp per row and a list of block numbers per row of blocks.
     branches = 1 if model.config.get("guidance_embeds") else 2  # with and without the prompt
-    kept = branches * len(layers) * heads * (4 * tokens + 4 * blocks * blocks * density)
+    kept = branches * layers * heads * (4 * tokens + 4 * blocks * blocks * density)
     return ModelEstimate(
         pipeline=str(files.index().get("_class_name")),
         denoisers=chosen,
@@ -104,7 +101,7 @@ def estimate(
         tokens=tokens,
         grid=grid,
         text_tokens=text,
-        layers=len(layers),
+        layers=layers,
         heads=heads,
         head_dim=inner // heads,
         blocks=blocks,
@@ -117,6 +114,19 @@ def estimate(
         activations_gib=_activations(model, tokens, inner) * _BYTES[dtype] / 2**30,
         sparse_gib=kept / 2**30,
     )
+
+
+def _text_tokens(model: nn.Module, recipe: GenerationRecipe) -> int:
+    """Text tokens inside self-attention; the recipe's length, where the family has any."""
+    usual = _TEXT_TOKENS.get(type(model).__name__, 0)
+    return int(recipe.call.get("max_sequence_length", usual)) if usual else 0
+
+
+def _attention(model: nn.Module) -> tuple[int, int, int]:
+    """Self-attention layers, heads of one, and the width of all heads together."""
+    facts = facts_of(model)
+    layers: list[Any] = list(self_attention(model, facts).values()) if facts else []
+    return len(layers), int(layers[0].heads), int(layers[0].to_q.out_features)
 
 
 def _skeletons(files: ModelFiles) -> dict[str, nn.Module]:

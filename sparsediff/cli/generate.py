@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsediff.compare import GenerationRequest
+    from sparsediff.generation_request import GenerationRequest
     from sparsediff.generation_result import GenerationResult
 
 # Written out because asking the registry imports torch; a test compares them.
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> GenerationRequest:
-    from sparsediff.compare import GenerationRequest
+    from sparsediff.generation_request import GenerationRequest
 
     options = {
         "density": args.density,

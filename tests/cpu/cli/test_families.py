@@ -7,9 +7,10 @@ import pytest
 from tiny_pipelines import FAMILIES
 
 from sparsediff.cli.outputs import Outputs
-from sparsediff.compare import GenerationRequest, generate
+from sparsediff.compare import generate
 from sparsediff.estimate import estimate
 from sparsediff.generation import SCHEMA
+from sparsediff.generation_request import GenerationRequest
 from sparsediff.model_files import ModelFiles
 
 _IMAGES = {"flux"}

@@ -9,8 +9,9 @@ import torch
 
 from sparsediff import compare
 from sparsediff.cli import main
-from sparsediff.compare import GenerationRequest, generate
+from sparsediff.compare import generate
 from sparsediff.generation import GenerationRecipe
+from sparsediff.generation_request import GenerationRequest
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import load_pipeline
 from sparsediff.model_files import ModelFiles
