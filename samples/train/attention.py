@@ -100,6 +100,27 @@ class PaddedTextAttention(WanAttnProcessor):
         self.bias = (padding * weight)[:, None, None, :]
 
 
+class PickedFrames(torch.nn.Module):
+    """Stands in for the rotary embedding of a model that is given some frames of a longer clip."""
+
+    def __init__(self, rope: torch.nn.Module):
+        super().__init__()
+        self.rope = rope
+        self.tables: tuple[Tensor, ...] | None = None
+
+    def pick(self, latents: Tensor, chosen: Tensor) -> Tensor:
+        """The `chosen` frames (`[n]`) of latents `[b, c, frames, h, w]`; from now on the tables are
+        those of these frames."""
+        shape = (latents.shape[2], latents.shape[3] * latents.shape[4])
+        tables = [table.unflatten(1, shape)[:, chosen] for table in self.rope(latents)]
+        self.tables = tuple(table.flatten(1, 2).contiguous() for table in tables)
+        return latents[:, :, chosen]
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Cosine and sine tables for the frames that `pick` chose, else for all of `hidden`."""
+        return self.rope(hidden) if self.tables is None else self.tables
+
+
 def set_training_attention(model: WanTransformer3DModel) -> PaddedTextAttention:
     """Install both processors in `model`; gives the shared text processor, to set its padding."""
     text_attention = PaddedTextAttention()

@@ -56,7 +56,7 @@ class ClipSource:
     def _draw(self, kind: Kind, generator: torch.Generator) -> Clips:
         labels = draw_labels(kind.batch, generator)
         named = torch.rand(kind.batch, generator=generator) < NAME_BACKGROUND
-        video = render(labels, generator, frames=2 * kind.frames - 1, size=kind.canvas)
+        video = render(labels, generator, frames=2 * kind.frames - 1)
         if kind.half:
             video = torch.nn.functional.avg_pool3d(video, (1, 2, 2))
         with torch.autocast(self.device.type, torch.bfloat16):

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 class Kind:
     """One kind of training step.
 
-    `frames` latent frames (2 * frames - 1 video frames) on a canvas of `canvas` pixels; `half`
-    renders and then averages 2 x 2 pixels, so that motion is learned at a quarter of the tokens.
+    `frames` latent frames (2 * frames - 1 video frames); `half`
+    renders and then averages 2 x 2 pixels, so that motion is learned at a quarter of the tokens;
+    `picked` trains on that many of the latent frames only, the first and random others, at their
+    true times (0: on all), so that far frames are joined at the price of a short clip.
     `shift` moves the noise levels up; more tokens need more noise to hide as much.
     `compiled` marks kinds whose step torch.compile makes faster (few tokens, little attention).
     """
@@ -19,8 +21,8 @@ class Kind:
     frames: int
     batch: int
     shift: float
-    canvas: int = 64
     half: bool = False
+    picked: int = 0
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -29,12 +31,15 @@ class Kind:
                 f"Found frames={self.frames}; needed an odd number: the autoencoder takes the first "
                 f"video frame and then four at a time, which make two latent frames."
             )
+        if not 0 <= self.picked <= self.frames:
+            raise ValueError(f"Found picked={self.picked}; needed 0..{self.frames} frames.")
 
 
 KINDS = {
     "image": Kind(frames=1, batch=16, shift=1.5, compiled=True),
     "half": Kind(frames=9, batch=8, shift=2.0, half=True, compiled=True),
-    "crop": Kind(frames=9, batch=4, shift=2.5, canvas=48),
+    "half-picked": Kind(frames=9, batch=24, shift=1.8, half=True, picked=4, compiled=True),
+    "picked": Kind(frames=9, batch=8, shift=2.2, picked=3),
     "full": Kind(frames=9, batch=3, shift=3.0),
 }
 
@@ -91,18 +96,22 @@ class Recipe:
         return min(1.0, (step + 1) / self.warm_up) * (0.02 + 0.98 * cosine)
 
 
-# Shapes are learned from single frames, motion at half size, and only the rest at full price.
+# Shapes are learned from single frames, motion from few frames and at half size, and only the rest
+# at full price.
 CONTINUE = Recipe(
     phases=(
-        Phase(steps=900, mix={"half": 0.65, "crop": 0.2, "image": 0.15}),
-        Phase(steps=600, mix={"crop": 0.45, "half": 0.3, "full": 0.15, "image": 0.1}),
-        Phase(steps=500, mix={"full": 0.55, "crop": 0.25, "half": 0.1, "image": 0.1}),
+        Phase(steps=600, mix={"half-picked": 0.45, "picked": 0.3, "half": 0.15, "image": 0.1}),
+        Phase(
+            steps=500,
+            mix={"picked": 0.45, "half-picked": 0.2, "half": 0.15, "full": 0.15, "image": 0.05},
+        ),
+        Phase(steps=400, mix={"full": 0.5, "picked": 0.4, "image": 0.1}),
     ),
 )
 WHOLE = Recipe(
     phases=(
         Phase(steps=1200, mix={"image": 1.0}),
-        Phase(steps=1500, mix={"half": 0.7, "image": 0.2, "crop": 0.1}),
+        Phase(steps=1500, mix={"half-picked": 0.45, "half": 0.25, "image": 0.2, "picked": 0.1}),
         *CONTINUE.phases,
     ),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import checkpoint
 import torch
-from attention import set_training_attention
+from attention import PickedFrames, set_training_attention
 from captions import CAPTION_TOKENS, TEXT_DIM
 from clips import ClipSource, generator_of
 from diffusers import WanTransformer3DModel
@@ -58,6 +58,17 @@ def padded_length(generator: torch.Generator) -> int:
     return LONGEST_PROMPT if chance < 0.5 else int(CAPTION_TOKENS * ratio**share)
 
 
+def picked_frames(kind: Kind, generator: torch.Generator) -> Tensor:
+    """Numbers of the latent frames that a step trains on, ascending.
+
+    The first frame is always there: it is encoded alone, and the model knows it by its place.
+    """
+    later = 1 + torch.randperm(kind.frames - 1, generator=generator)
+    return (
+        torch.cat([torch.zeros(1, dtype=torch.int64), later])[: kind.picked or None].sort().values
+    )
+
+
 def flow_loss(
     model: torch.nn.Module, latents: Tensor, text: Tensor, levels: Tensor, noise: Tensor
 ) -> Tensor:
@@ -84,6 +95,7 @@ class TransformerTraining:
         self.model = model.to(source.device).train()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.text_attention = set_training_attention(self.model)
+        self.model.rope = PickedFrames(self.model.rope)
         # One graph per kind: sizes that vary inside one graph make it slower than none.
         self.fast = torch.compile(self.model, dynamic=False) if compiled else self.model
         matrices, others = [], []
@@ -115,11 +127,11 @@ class TransformerTraining:
         dropped = torch.rand(kind.batch, generator=generator) < self.recipe.drop_caption
         text, counts = self.source.text(clips.captions, dropped)
         self.text_attention.pad_to(counts, padded_length(generator))
-        levels = noise_levels(kind.batch, kind.shift, generator)
-        noise = torch.randn(clips.latents.shape, generator=generator)
+        latents = self.model.rope.pick(clips.latents, picked_frames(kind, generator))
+        levels = noise_levels(kind.batch, kind.shift, generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         model = self.fast if kind.compiled else self.model
-        device = clips.latents.device
-        return flow_loss(model, clips.latents, text, levels.to(device), noise.to(device))
+        return flow_loss(model, latents, text, levels, noise)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, averaged weights and optimiser state by name."""

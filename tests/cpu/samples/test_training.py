@@ -8,20 +8,20 @@ from pathlib import Path
 import checkpoint
 import pytest
 import torch
-from attention import set_training_attention
+from attention import PickedFrames, set_training_attention
 from captions import build_text_encoder, build_tokenizer, encode
 from clips import ClipSource
 from diffusers import WanTransformer3DModel
 from loop import STOPPED, train
 from muon import Optimizer, orthogonal
 from recipe import CONTINUE, KINDS, WHOLE, Kind, Phase, Recipe
-from train_transformer import TransformerTraining, noise_levels
+from train_transformer import TransformerTraining, noise_levels, picked_frames
 from train_vae import VaeTraining, build_vae
 
 VAE = Path(__file__).resolve().parents[3] / "samples/models/shapes-wan/vae"
 TINY = {
     "image": Kind(frames=1, batch=2, shift=1.5),
-    "half": Kind(frames=3, batch=1, shift=2.0, half=True),
+    "half": Kind(frames=3, batch=1, shift=2.0, half=True, picked=2),
 }
 RECIPE = Recipe(
     phases=(Phase(steps=2, mix={"image": 1.0}), Phase(steps=3, mix={"half": 0.5, "image": 0.5})),
@@ -202,7 +202,7 @@ def test_noise_levels_are_spread_and_shifted() -> None:
 
 def test_recipes_end_with_full_clips_and_falling_rates() -> None:
     for recipe in (CONTINUE, WHOLE):
-        assert recipe.mix_at(recipe.steps - 1)["full"] > 0.5
+        assert recipe.mix_at(recipe.steps - 1)["full"] >= 0.5
         assert recipe.scale_at(0) < 0.1
         assert recipe.scale_at(recipe.steps // 3) == 1.0
         assert recipe.scale_at(recipe.steps) == pytest.approx(0.02)
@@ -219,3 +219,27 @@ def test_wrong_phases_are_refused(steps: int, mix: dict[str, float]) -> None:
 def test_an_even_number_of_latent_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="odd"):
         Kind(frames=2, batch=1, shift=1.0)
+
+
+def test_picked_frames_keep_their_places_in_time(source: ClipSource) -> None:
+    model = tiny_transformer(source).average
+    latents = torch.randn((1, 6, 9, 2, 3))
+    whole = model.rope(latents)
+    rope = PickedFrames(model.rope)
+    some = rope.pick(latents, torch.tensor([0, 4, 8]))
+    assert torch.equal(some, latents[:, :, [0, 4, 8]])
+    for table, full in zip(rope(some), whole, strict=True):
+        frames = full.unflatten(1, (9, 6))
+        assert torch.equal(table, frames[:, [0, 4, 8]].flatten(1, 2))
+    # Counted from zero, three frames in a row would get other tables.
+    assert not torch.equal(rope(some)[0], model.rope(some)[0])
+
+
+def test_picked_frames_hold_the_first_and_ascend() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kind = Kind(frames=9, batch=1, shift=1.0, picked=3)
+    draws = [picked_frames(kind, generator).tolist() for _ in range(50)]
+    assert all(draw[0] == 0 and len(draw) == 3 and draw == sorted(set(draw)) for draw in draws)
+    assert {frame for draw in draws for frame in draw} == set(range(9))
+    whole = Kind(frames=9, batch=1, shift=1.0)
+    assert picked_frames(whole, generator).tolist() == list(range(9))
