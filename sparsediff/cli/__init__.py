@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 from sparsediff import __version__
-from sparsediff.cli import doctor, fidelity, generate
+from sparsediff.cli import bench, doctor, fidelity, generate
 
-_COMMANDS = (generate, doctor, fidelity)
+_COMMANDS = (generate, doctor, bench, fidelity)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = parser().parse_args(argv)
+    # Read when torch starts its threads: ones that spin while they wait slow down the CPU kernels.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args.argv = list(sys.argv[1:] if argv is None else argv)
     command = next(c for c in _COMMANDS if c.__name__.rpartition(".")[2] == args.command)
     as_json = bool(getattr(args, "json", False))
