@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsediff import dispatch
 from sparsediff.kernels import backends
-from sparsediff.kernels.errors import AlreadyEnabledError, SparseError
+from sparsediff.kernels.errors import AlreadyEnabledError, SparseError, UnsupportedModelError
 from sparsediff.models import LayoutRule, denoisers, facts_of, self_attention
 from sparsediff.operator import handles
 from sparsediff.processors import mark
@@ -126,7 +126,10 @@ def _sessions(target: Any) -> list[Session]:
 
 def disable_sparse_attention(target: Any) -> None:
     """Undo `enable_sparse_attention`, bit-exactly; does nothing when it was not enabled."""
-    sessions = _sessions(target)
+    try:
+        sessions = _sessions(target)
+    except UnsupportedModelError:  # it never was enabled
+        sessions = []
     if not sessions:
         logger.info("sparse attention is not enabled on this %s", type(target).__name__)
     for session in sessions:

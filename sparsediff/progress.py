@@ -89,19 +89,20 @@ class Progress:
         self._timesteps = schedule
         begin = getattr(scheduler, "begin_index", None) or 0
         total = None if schedule is None else len(schedule) - begin
-        if self.context.step_index is not None:
-            index = self.context.step_index
-            known = total if self.context.total is None else self.context.total
-            return index, ("context", index), known, restarted or index < self._index
-        position = getattr(scheduler, "step_index", None)
-        if position is not None:
-            self._value = None
-            return position - begin, ("scheduler", position), total, restarted
-        # Wan 2.2 TI2V gives every token its own timestep; conditioned ones are at 0, the rest agree.
+        if self.context.total is not None:
+            total = self.context.total
+        index, position = self.context.step_index, getattr(scheduler, "step_index", None)
+        if index is None and position is not None:
+            index = position - begin
+        if index is not None and total is not None:
+            return index, ("index", index), total, restarted or index < self._index
+        # Somebody has to be asked: reading the timestep makes a GPU wait, once a forward. Wan 2.2 TI2V
+        # gives every token its own timestep; conditioned ones are at 0, the rest agree.
         value = float(timestep.max()) if timestep is not None else 0.0
         rose = self._value is not None and value > self._value
         self._value = value
-        return None, ("timestep", value), total, restarted or (schedule is None and rose)
+        key = ("timestep", value) if index is None else ("index", index)
+        return index, key, total, restarted or (schedule is None and rose)
 
     def _progress(self, total: int | None) -> float:
         if total:

@@ -37,6 +37,7 @@ class RootHook:
         self.names: tuple[str, ...] = ()
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run before the model's forward."""
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
         CURRENT.layout = self.layout(model, inputs)
         timestep = inputs.get("timestep")
@@ -111,18 +112,22 @@ def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
 
     had_registry = "_diffusers_hook" in vars(model)
     registry = HookRegistry.check_if_exists_or_initialize(model)
+    _remove_listener(registry)  # a copy of an enabled model brings an inert one along
     reference = HookFunctionReference()
     registry.hooks[_NAME] = PassiveHook()
     registry._hook_order.insert(0, _NAME)
     registry._fn_refs.insert(0, reference)
 
     def undo() -> None:
-        registry.hooks.pop(_NAME, None)
-        if _NAME in registry._hook_order:
-            index = registry._hook_order.index(_NAME)
-            registry._hook_order.pop(index)
-            registry._fn_refs.pop(index)
+        _remove_listener(registry)
         if not had_registry and not registry.hooks:
             vars(model).pop("_diffusers_hook", None)
 
     return undo
+
+
+def _remove_listener(registry: Any) -> None:
+    if registry.hooks.pop(_NAME, None) is not None:
+        index = registry._hook_order.index(_NAME)
+        registry._hook_order.pop(index)
+        registry._fn_refs.pop(index)

@@ -236,6 +236,12 @@ def test_copies_are_dense(pipe: Any) -> None:
     pipe.transformer = twin
     assert torch.equal(WAN.run(pipe), dense)
     assert len(session.log.calls) == ran
+    own = twin.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    assert own.report().sparse_calls > 0
+    assert len(session.log.calls) == ran
+    own.disable()
+    assert torch.equal(WAN.run(pipe), dense)
 
 
 def test_saved_files_are_those_of_the_dense_model(pipe: Any, tmp_path: Path) -> None:
@@ -332,6 +338,21 @@ def inputs(seed: int = 0) -> dict[str, torch.Tensor]:
         "hidden_states": torch.randn(1, 16, 3, 8, 8, generator=noise),
         "encoder_hidden_states": torch.randn(1, 16, 32, generator=noise),
     }
+
+
+def test_model_enabled_alone_in_a_pipeline(pipe: Any, expected: torch.Tensor) -> None:
+    """The session then knows no scheduler, and follows what the pipeline says and the noise level."""
+    pipe.transformer.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    report = pipe.sparse_attention_report()
+    assert [row["step"] for row in report.steps] == [0, 1, 2, 3]
+    assert 6 <= report.dense_calls <= 12
+    assert report.sparse_calls == 24 - report.dense_calls
+    ltx = LTX.build()
+    ltx.transformer.enable_sparse_attention(**OPTIONS)
+    LTX.run(ltx)
+    assert len(ltx.sparse_attention_report().steps) == 4
+    assert ltx.sparse_attention_report().sparse_calls > 0
 
 
 @torch.no_grad()

@@ -1,0 +1,113 @@
+"""Progress against the ways in which pipelines count: every source of the step, alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from sparsediff.progress import Context, Progress
+
+
+@dataclass
+class Scheduler:
+    """A scheduler's outside: timesteps, and perhaps a step index."""
+
+    timesteps: torch.Tensor = field(default_factory=lambda: torch.linspace(1000, 250, 4))
+    begin_index: int | None = None
+
+
+@dataclass
+class CountingScheduler(Scheduler):
+    step_index: int | None = None
+
+
+def forward(progress: Progress, t: float, layers: int = 2, eager: bool = True) -> tuple[int, str]:
+    """One forward of a model; returns (step index, branch)."""
+    if eager:
+        progress.forward_begins()
+    for layer in range(layers):
+        progress.at_layer(layer, torch.tensor([t, t]))
+    return progress.step.index, progress.branch
+
+
+@pytest.mark.parametrize("eager", [True, False], ids=["hook", "compiled"])
+@pytest.mark.parametrize("counts", [True, False], ids=["step_index", "timestep only"])
+def test_two_calls_per_step_over_two_runs(eager: bool, counts: bool) -> None:
+    scheduler = CountingScheduler() if counts else Scheduler()
+    progress = Progress(lambda: scheduler)
+    for run in (1, 2):
+        scheduler.timesteps = scheduler.timesteps.clone()
+        if isinstance(scheduler, CountingScheduler):
+            scheduler.step_index = None
+        for index, t in enumerate(scheduler.timesteps.tolist()):
+            seen = [forward(progress, t, eager=eager) for _ in range(2)]
+            assert seen == [(index, "0"), (index, "1")]
+            assert (progress.run, progress.step.total) == (run, 4)
+            assert progress.step.progress == index / 4
+            if isinstance(scheduler, CountingScheduler):
+                scheduler.step_index = index + 1
+
+
+def test_image_to_image_counts_from_where_it_begins() -> None:
+    scheduler = CountingScheduler(begin_index=2, step_index=2)
+    progress = Progress(lambda: scheduler)
+    assert forward(progress, 500.0) == (0, "0")
+    assert progress.step.total == 2
+    scheduler.step_index = 3
+    assert forward(progress, 250.0) == (1, "0")
+    assert progress.step.progress == 0.5
+
+
+def test_context_comes_first() -> None:
+    scheduler = CountingScheduler(step_index=3)
+    progress = Progress(lambda: scheduler)
+    progress.context = Context(name="uncond", step_index=1)
+    assert forward(progress, 900.0) == (1, "uncond")
+    assert progress.step.total == 4
+    progress.context = Context(name="cond", step_index=5, total=10)
+    assert forward(progress, 900.0) == (5, "cond")
+    assert progress.step.progress == 0.5
+
+
+def test_a_skipped_layer_does_not_split_a_forward() -> None:
+    """Caches skip layers; the first layer seen again, or the hook, opens a forward."""
+    progress = Progress()
+    forward(progress, 900.0, layers=5)
+    forward(progress, 600.0, layers=1)
+    assert progress.step.index == 1
+    progress.at_layer(4, torch.tensor([600.0]))
+    assert (progress.step.index, progress.branch) == (1, "0")
+
+
+def test_bare_model() -> None:
+    progress = Progress()
+    assert [forward(progress, t)[0] for t in (800.0, 600.0, 400.0)] == [0, 1, 2]
+    assert progress.step.total is None
+    assert progress.step.progress == 0.5
+    forward(progress, 800.0)
+    assert (progress.run, progress.step.index) == (2, 0)
+
+
+def test_branches_of_a_repeated_timestep_are_bounded() -> None:
+    progress = Progress()
+    assert len({forward(progress, 500.0)[1] for _ in range(50)}) == 4
+
+
+def test_per_token_timesteps() -> None:
+    """Wan 2.2 TI2V: conditioned tokens stay at zero, the others tell the step."""
+    progress = Progress()
+    for index, t in enumerate((900.0, 500.0)):
+        progress.forward_begins()
+        progress.at_layer(0, torch.tensor([[0.0, 0.0, t, t]]))
+        assert progress.step.index == index
+
+
+def test_end_of_run_opens_a_new_one() -> None:
+    scheduler = CountingScheduler()
+    progress = Progress(lambda: scheduler)
+    forward(progress, 1000.0)
+    progress.run_ends()
+    forward(progress, 1000.0)
+    assert (progress.run, progress.branch) == (2, "0")
