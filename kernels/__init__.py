@@ -1,10 +1,21 @@
 """Kernels: block-sparse attention, block mass, and the mask that both read."""
 
 if __name__ == "kernels":
-    raise ImportError(
-        "this is the source folder of sparsediff.kernels; run outside the checkout "
-        "or with `python -P`"
-    )
+    # Python runs in the checkout, where this folder hides Hugging Face's package of the same name, and
+    # transformers or diffusers asks for that one: hand it over, or look as if there were none.
+    import sys
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+    from pathlib import Path
+
+    _checkout = Path(__file__).resolve().parents[1]
+    _elsewhere = [path for path in sys.path if Path(path).resolve() != _checkout]
+    _spec = PathFinder.find_spec("kernels", _elsewhere)
+    if _spec is not None and _spec.loader is not None:
+        sys.modules["kernels"] = module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules["kernels"])
+    else:
+        globals().update(__file__=None, __path__=[])
 
 from sparsediff.kernels.attention import block_sparse_attention
 from sparsediff.kernels.block_mask import BlockMask

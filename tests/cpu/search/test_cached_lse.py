@@ -1,4 +1,4 @@
-"""The cached LSE ranks blocks as the exact one does, on the trained model (random weights cannot say)."""
+"""The cached LSE ranks blocks as the exact one does; only a trained model can tell."""
 
 from __future__ import annotations
 
