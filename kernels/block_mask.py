@@ -18,9 +18,9 @@ def block_count(length: int, block: int) -> int:
 
 def block_shape(block_size: int | tuple[int, int]) -> tuple[int, int]:
     """Normalise a block size to (query tokens, key tokens); raises SparseError unless both are >= 1."""
-    shape = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
+    shape = block_size if isinstance(block_size, tuple) else (block_size, block_size)
     if len(shape) != 2 or any(
-        not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in shape
+        isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape
     ):
         raise SparseError(
             f"block_size={block_size!r} is not a block size; give an int >= 1 or a pair "

@@ -90,9 +90,9 @@ def _head_mass(q: Tensor, k: Tensor, offset: Tensor, inputs: MassInputs) -> Tens
     for start in range(0, len(q), step):
         part, own = q[start : start + step], offset[start : start + step]
         weight = torch.addmm(-own[:, None], part, k.t()).exp_()
-        by_key.append(weight.view(-1, rows, len(k)).sum(dim=1))
+        by_key.append(weight.view(len(part) // rows, rows, len(k)).sum(dim=1))
     padded = F.pad(torch.cat(by_key), (0, key_blocks * columns - len(k)))
-    return padded.view(-1, key_blocks, columns).sum(dim=2)
+    return padded.view(len(padded), key_blocks, columns).sum(dim=2)
 
 
 def _dtype_reasons(q: Tensor) -> list[str]:
