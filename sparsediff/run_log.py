@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import BlockMask
@@ -42,7 +41,11 @@ class RunLog:
 
     def report(self, *, method: dict[str, object], names: list[str]) -> RunReport:
         """Everything the run did, as plain numbers."""
-        values = [None if d is None else d.tolist() for _, _, d in self.calls]
+        # Six decimals are what float32 holds of a share.
+        values = [
+            None if d is None else [round(share, 6) for share in d.tolist()]
+            for _, _, d in self.calls
+        ]
         means = [1.0 if v is None else sum(v) / len(v) for v in values]
         sparse = [mean for mean, value in zip(means, values, strict=True) if value is not None]
         return RunReport(
@@ -80,12 +83,12 @@ class RunLog:
         rows: list[dict[str, object]] = []
         for layer in sorted({layer for _, layer, _ in self.calls}):
             heads = [
-                torch.tensor(value)
+                value
                 for (_, at, _), value in zip(self.calls, values, strict=True)
                 if at == layer and value is not None
             ]
-            # A mask shared by all heads counts once; layers of one mask kind have equal lengths.
-            shown = torch.stack(heads).mean(dim=0).tolist() if heads else []
+            # One entry for a mask that all heads share, else one for each head.
+            shown = [round(_mean(list(head), 1.0), 6) for head in zip(*heads, strict=True)]
             rows.append(
                 {
                     "layer": layer,

@@ -102,6 +102,20 @@ def test_both_experts_of_wan22() -> None:
     assert calls(pipe) == (36, 0)
 
 
+def test_modular_pipeline(pipe: Any) -> None:
+    """Blocks and guiders instead of one __call__; the guider names the branches."""
+    modular = diffusers.WanBlocks().init_pipeline()
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    modular.update_components(**{name: getattr(pipe, name) for name in parts})
+    session = modular.enable_sparse_attention(**OPTIONS)
+    call = {k: v for k, v in WAN.call.items() if k not in ("negative_prompt", "guidance_scale")}
+    modular(**call, num_inference_steps=4, output="latents")
+    assert calls(modular) == (18, 6)
+    assert session.layers == [f"transformer.blocks.{i}.attn1" for i in range(3)]
+    modular.disable_sparse_attention()
+    assert not session.enabled
+
+
 def test_lora_added_and_removed(pipe: Any, expected: torch.Tensor) -> None:
     from peft import LoraConfig
 
