@@ -15,6 +15,11 @@ class Backend(Protocol):
 
     name: str
 
+    @property
+    def pools(self) -> bool:
+        """Whether `attention` takes ``inputs.pooled``; `remainder.attention` adds it otherwise."""
+        ...
+
     def reasons(self, inputs: AttentionInputs) -> list[str]:
         """Why these inputs cannot be computed here; empty when they can."""
         ...

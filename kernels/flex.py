@@ -64,6 +64,7 @@ class FlexBackend:
     """torch.nn.attention.flex_attention, compiled; the first call of each kind takes seconds."""
 
     name = "flex"
+    pools = False
 
     def __init__(self) -> None:
         self._compiled: dict[CallKind, Callable[..., Any]] = {}

@@ -23,6 +23,7 @@ class GatherBackend:
     """Any device, autograd through torch's own kernels."""
 
     name = "gather"
+    pools = False
 
     def reasons(self, inputs: AttentionInputs) -> list[str]:
         """Why these inputs cannot be computed here."""
@@ -39,6 +40,7 @@ class GatherBackend:
         moved = bool((ascending.diff() != 1).any())
         if moved:
             queries, lists = queries[ascending], lists[ascending]
+        room: dict[str, Tensor] = {}  # chunks reuse one piece of memory, which stays in the cache
         outs, lses, first = [], [], 0
         for length, rows_alike in zip(*_runs(lengths), strict=True):
             listed = -(-length // columns)
@@ -47,8 +49,10 @@ class GatherBackend:
                 part = slice(start, min(start + step, first + rows_alike))
                 chosen = lists[part, :listed].reshape(-1)
                 k, v = (
-                    x.index_select(0, chosen).view(len(queries[part]), listed * columns, d)
-                    for x in (keys, values)
+                    _take(x, chosen, room if not inputs.needs_grad else None, name).view(
+                        len(queries[part]), listed * columns, d
+                    )
+                    for name, x in (("k", keys), ("v", values))
                 )
                 out, lse = _attend(queries[part], k[:, :length], v[:, :length], inputs)
                 outs.append(out)
@@ -115,6 +119,15 @@ def _blocks(x: Tensor, size: int) -> Tensor:
     b, s, h, d = x.shape
     padded = F.pad(x.transpose(1, 2), (0, 0, 0, -s % size))
     return padded.reshape(b * h * (padded.shape[2] // size), size, d)
+
+
+def _take(x: Tensor, rows: Tensor, room: dict[str, Tensor] | None, name: str) -> Tensor:
+    """The given rows of x, in the memory kept under `name`; in memory of their own without room."""
+    if room is None:
+        return x.index_select(0, rows)
+    if name not in room or len(room[name]) < len(rows):
+        room[name] = x.new_empty((len(rows), x.shape[1]))
+    return torch.index_select(x, 0, rows, out=room[name][: len(rows)])
 
 
 def _runs(lengths: Tensor) -> tuple[list[int], list[int]]:

@@ -15,6 +15,17 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PooledBlocks:
+    """Every key block as one token: ``keys``, ``values`` ``[b, n, h, d]``, the means of its tokens,
+    and ``log_count`` float32 ``[b, n]``, the logarithm of how many there are (-inf for none).
+    """
+
+    keys: Tensor
+    values: Tensor
+    log_count: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionInputs:
     """The inputs of one block-sparse attention call, validated.
 
@@ -31,6 +42,7 @@ class AttentionInputs:
     scale: float
     kv_lens: Tensor | None = None
     return_lse: bool = False
+    pooled: PooledBlocks | None = None
 
     @property
     def needs_grad(self) -> bool:

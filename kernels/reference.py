@@ -17,6 +17,7 @@ class ReferenceBackend:
     """Plain torch; computes every input and is slow."""
 
     name = "reference"
+    pools = False
 
     def reasons(self, inputs: AttentionInputs) -> list[str]:
         """Nothing: the reference takes all valid inputs."""

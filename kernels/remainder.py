@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from sparsediff.kernels.backend import Backend
 from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.inputs import AttentionInputs, PooledBlocks
 
 _CHUNK = 1 << 21  # score elements computed at a time: 8 MB, which stays in a CPU's cache
 
 
-def pool_blocks(x: Tensor, block: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of every block of `block` tokens: float32 ``[b, h, n, d]``, and its token count ``[b, n]``.
+def pool_blocks(k: Tensor, v: Tensor, block: int, kv_lens: Tensor | None = None) -> PooledBlocks:
+    """Every block of `block` keys as one token: k, v ``[b, t, h, d]`` to ``[b, n, h, d]``.
 
-    x ``[b, t, h, d]``; tokens at and beyond ``lengths`` ``[b]`` take no part.
+    Keys at and beyond ``kv_lens`` ``[b]`` take no part.
     """
-    batch, tokens, heads, dim = x.shape
+    batch, tokens = k.shape[:2]
     blocks = block_count(tokens, block)
-    valid = torch.arange(blocks * block, device=x.device) < lengths[:, None]
+    first = torch.arange(blocks, device=k.device) * block
+    ends = torch.full((batch,), tokens, device=k.device) if kv_lens is None else kv_lens
+    count = (ends[:, None] - first).clamp(0, block)
+    keys, values = (_mean(x, block, count, masked=kv_lens is not None) for x in (k, v))
+    return PooledBlocks(keys=keys, values=values, log_count=count.float().log())
+
+
+def _mean(x: Tensor, block: int, count: Tensor, *, masked: bool) -> Tensor:
+    batch, tokens, heads, dim = x.shape
+    blocks = count.shape[1]
+    if not masked and tokens == blocks * block:
+        whole: Tensor = x.unflatten(1, (blocks, block)).mean(dim=2)
+        return whole
     padded = torch.nn.functional.pad(x.float(), (0, 0, 0, 0, 0, blocks * block - tokens))
-    padded = padded * valid[:, :, None, None]
-    count = valid.reshape(batch, blocks, block).sum(dim=-1)
-    total = padded.reshape(batch, blocks, block, heads, dim).sum(dim=2)
-    return (total / count.clamp(min=1)[:, :, None, None]).transpose(1, 2), count
+    padded = padded.reshape(batch, blocks, block, heads, dim)
+    valid = torch.arange(block, device=x.device) < count[..., None]
+    total = (padded * valid[..., None, None]).sum(dim=2)
+    return (total / count.clamp(min=1)[..., None, None]).to(x.dtype)
+
+
+def attention(backend: Backend, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
+    """`backend.attention`, with pooled blocks added afterwards where the backend does not take them.
+
+    With pooled blocks and such a backend no LSE is returned.
+    """
+    if inputs.pooled is None or backend.pools:
+        return backend.attention(inputs)
+    out, lse = backend.attention(replace(inputs, pooled=None, return_lse=True))
+    if lse is None:
+        raise TypeError(f"backend {backend.name!r} returned no LSE though it was asked for")
+    rest = remainder_attention(inputs.q, inputs.pooled, inputs.mask, scale=inputs.scale)
+    return merge(out, lse, *rest), None
 
 
 def remainder_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: BlockMask,
-    *,
-    scale: float,
-    kv_lens: Tensor | None = None,
+    q: Tensor, pooled: PooledBlocks, mask: BlockMask, *, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention of every query over the pooled blocks that `mask` does not compute.
 
@@ -40,14 +64,12 @@ def remainder_attention(
     keys are alike (the pooled branch of Video-BLADE §3.1, over unselected blocks only, so that no
     mass counts twice). Returns float32 output ``[b, h, s, d]`` and natural-log LSE ``[b, h, s]``.
     """
-    batch, tokens = q.shape[:2]
-    lengths = kv_lens if kv_lens is not None else torch.full((batch,), k.shape[1], device=q.device)
-    keys, count = pool_blocks(k, mask.block_size[1], lengths)
-    values, _ = pool_blocks(v, mask.block_size[1], lengths)
-    bias = count.log()[:, None, None, :].masked_fill(mask.to_dense(), -torch.inf)
+    batch, tokens, heads = q.shape[:3]
+    keys, values = (x.transpose(1, 2).float() for x in (pooled.keys, pooled.values))
+    bias = pooled.log_count[:, None, None, :].masked_fill(mask.to_dense(), -torch.inf)
     queries = q.transpose(1, 2).float() * scale
     rows = mask.block_size[0]
-    per_chunk = max(1, _CHUNK // (batch * q.shape[2] * rows * keys.shape[2]))
+    per_chunk = max(1, _CHUNK // (batch * heads * rows * keys.shape[2]))
     outputs, lses = [], []
     for first in range(0, mask.q_blocks, per_chunk):
         part = bias[:, :, first : first + per_chunk].repeat_interleave(rows, dim=2)
@@ -66,7 +88,6 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     out ``[b, s, h, d]`` and lse ``[b, h, s]``; other ``[b, h, s, d]`` and other_lse ``[b, h, s]``.
     Returns ``[b, s, h, d]`` in out's dtype.
     """
-    share = torch.sigmoid(other_lse - lse).transpose(1, 2)[
-        ..., None
-    ]  # exp(l2) / (exp(l1) + exp(l2))
+    share = torch.sigmoid(other_lse - lse)  # exp(l2) / (exp(l1) + exp(l2))
+    share = share.transpose(1, 2)[..., None]
     return torch.lerp(out.float(), other.transpose(1, 2), share).to(out.dtype)

@@ -13,7 +13,7 @@ from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 from sparsediff.kernels.registry import choose, choose_for_mass
-from sparsediff.kernels.remainder import merge, remainder_attention
+from sparsediff.kernels.remainder import attention, pool_blocks
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -84,6 +84,7 @@ class AttentionCall:
 
         With `compensate`, every block left out takes part as one mean key and one mean value.
         """
+        block = mask.block_size[1]
         inputs = AttentionInputs(
             q=self.q,
             k=self.k,
@@ -91,14 +92,9 @@ class AttentionCall:
             mask=mask,
             scale=self.scale,
             kv_lens=self.kv_lens,
-            return_lse=compensate,
+            pooled=pool_blocks(self.k, self.v, block, self.kv_lens) if compensate else None,
         )
         backend = choose(self.backend, inputs)
-        out, lse = backend.attention(inputs)
+        out, _ = attention(backend, inputs)
         self.recorder.ran_sparse(self, mask, backend.name)
-        if lse is None:
-            return out
-        rest = remainder_attention(
-            self.q, self.k, self.v, mask, scale=self.scale, kv_lens=self.kv_lens
-        )
-        return merge(out, lse, *rest)
+        return out

@@ -8,6 +8,8 @@ struct AttentionCall {
   const int32_t* counts;   // [batch, heads, rows], strides below
   const int32_t* indices;  // [batch, heads, rows, longest]
   const int64_t* kv_lens;  // [batch] or null
+  const float* pooled_bias;  // [batch, key blocks]: ln(tokens) / scale; null for no pooled blocks
+  Strided pooled_k, pooled_v;  // [batch, key blocks, heads, dim], the mean of each block
   int64_t counts_batch, counts_head, counts_row;
   int64_t indices_batch, indices_head, indices_row, indices_entry;
   int64_t batch, heads, q_len, kv_len, dim, block_q, block_k;
@@ -83,23 +85,22 @@ static void pair_values(const Bfloat16* v, int64_t token, int64_t count, int64_t
 
 // out[d][query] += sum over `count` keys of weight * v[key][d].
 template <class T>
-static void accumulate(const AttentionCall& call, int64_t b, int64_t first, int64_t h,
+static void accumulate(const Strided& v, int64_t dim, int64_t b, int64_t first, int64_t h,
                        int64_t count, int64_t vectors, Scratch& own) {
-  const T* rows = token_of<T>(call.v, b, first, h);
-  int64_t dim = call.dim;
+  const T* rows = token_of<T>(v, b, first, h);
 #if defined(__AVX512BF16__)
   if (std::is_same<T, Bfloat16>::value && pairs<T>(dim)) {
     pair_weights(own, count, vectors);
-    pair_values((const Bfloat16*)rows, call.v.token, count, dim, own.values);
+    pair_values((const Bfloat16*)rows, v.token, count, dim, own.values);
     multiply<PairDot, true>(own.values, 4, dim * 4, own.scores, own.out, dim, vectors,
                             (count + 1) / 2);
     return;
   }
 #endif
   const void* at = rows;
-  int64_t stride = call.v.token;
+  int64_t stride = v.token;
   if (!std::is_same<T, Float>::value) {
-    widen_rows(rows, call.v.token, count, dim, own.values);
+    widen_rows(rows, v.token, count, dim, own.values);
     at = own.values;
     stride = dim;
   }
@@ -145,12 +146,11 @@ class Chunks {
   int64_t stride, left, block, keys, at = 0, end = 0;
 };
 
-// One chunk of keys, for all queries of the tile.
+// The scores in `own` join the softmax: `count` tokens from `first` on, with the values in `v`.
 template <class T>
-static void attend_chunk(const AttentionCall& call, int64_t b, int64_t h, const Chunk& chunk,
-                         int64_t vectors, Scratch& own) {
+static void join(const AttentionCall& call, const Strided& v, int64_t b, int64_t h,
+                 const Chunk& chunk, int64_t vectors, Scratch& own) {
   float to_log2 = call.scale * kLog2e;
-  score<T>(call.k, b, chunk.first, h, chunk.count, call.dim, vectors, own);
   if (raise_top(own, chunk.count, vectors, to_log2))
     for (int64_t d = 0; d < call.dim; d++)
       for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
@@ -158,7 +158,35 @@ static void attend_chunk(const AttentionCall& call, int64_t b, int64_t h, const 
         store(at, load(at) * load(own.decay + j));
       }
   weigh(own, chunk.count, vectors, to_log2);
-  accumulate<T>(call, b, chunk.first, h, chunk.count, vectors, own);
+  accumulate<T>(v, call.dim, b, chunk.first, h, chunk.count, vectors, own);
+}
+
+// The key blocks that the row does not list, each as one token: its mean key and value, with the
+// logarithm of its length added to the score. Listed ones get a weight of 2^-126.
+template <class T>
+static void attend_pooled(const AttentionCall& call, int64_t b, int64_t h, int64_t row,
+                          int64_t vectors, Scratch& own) {
+  int64_t blocks = (call.kv_len + call.block_k - 1) / call.block_k;
+  const int32_t* list = call.indices + b * call.indices_batch + h * call.indices_head +
+                        row * call.indices_row;
+  int64_t left = call.counts[b * call.counts_batch + h * call.counts_head + row * call.counts_row];
+  for (Chunk now = {0, 0}; now.first < blocks; now.first += now.count) {
+    now.count = blocks - now.first < kKeyTile ? blocks - now.first : kKeyTile;
+    score<T>(call.pooled_k, b, now.first, h, now.count, call.dim, vectors, own);
+    for (int64_t i = 0; i < now.count; i++) {
+      bool listed = left > 0 && *list == now.first + i;
+      if (listed) {
+        list += call.indices_entry;
+        left--;
+      }
+      Vec bias = splat(listed ? 0.f : call.pooled_bias[b * blocks + now.first + i]);
+      for (int64_t j = 0; j < vectors * kLanes; j += kLanes) {
+        float* at = own.scores + i * kQueryTile + j;
+        store(at, listed ? splat(-1e30f) : load(at) + bias);
+      }
+    }
+    join<T>(call, call.pooled_v, b, h, now, vectors, own);
+  }
 }
 
 template <class T>
@@ -193,9 +221,11 @@ static void attend_tile(const AttentionCall& call, int64_t b, int64_t h, int64_t
     Chunk ahead = chunks.next();
     prefetch<T>(call.k, b, ahead.first, h, ahead.count, call.dim);
     prefetch<T>(call.v, b, ahead.first, h, ahead.count, call.dim);
-    attend_chunk<T>(call, b, h, now, vectors, own);
+    score<T>(call.k, b, now.first, h, now.count, call.dim, vectors, own);
+    join<T>(call, call.v, b, h, now, vectors, own);
     now = ahead;
   }
+  if (call.pooled_bias) attend_pooled<T>(call, b, h, row, vectors, own);
   write_out<T>(call, b, h, first, queries, own);
 }
 

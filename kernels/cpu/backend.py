@@ -29,6 +29,11 @@ class CpuBackend:
         return library.variant if isinstance(library, NativeLibrary) else "gather"
 
     @property
+    def pools(self) -> bool:
+        """Whether it computes pooled blocks itself."""
+        return isinstance(self._library(), NativeLibrary)
+
+    @property
     def native_reason(self) -> str | None:
         """Why the C++ kernels are not used, or None when they are."""
         library = self._library()

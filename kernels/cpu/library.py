@@ -47,7 +47,8 @@ class AttentionCall(Structure):
 
     _fields_ = (
         *_fields(Strided, "q k v out"),
-        *_fields(c_void_p, "lse counts indices kv_lens"),
+        *_fields(c_void_p, "lse counts indices kv_lens pooled_bias"),
+        *_fields(Strided, "pooled_k pooled_v"),
         *_fields(c_int64, "counts_batch counts_head counts_row"),
         *_fields(c_int64, "indices_batch indices_head indices_row indices_entry"),
         *TAIL,
@@ -86,9 +87,11 @@ class NativeLibrary:
         lse = q.new_empty((b, h, s), dtype=torch.float32) if inputs.return_lse else None
         counts, indices = inputs.mask.counts, inputs.mask.indices
         lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
+        bias, pooled = _pooled(inputs)
         call = AttentionCall(
             *(_strided(x) for x in (q, k, v, out)),
-            *(None if x is None else x.data_ptr() for x in (lse, counts, indices, lens)),
+            *(None if x is None else x.data_ptr() for x in (lse, counts, indices, lens, bias)),
+            *(Strided() if x is None else _strided(x) for x in pooled),
             *_broadcast_strides(counts),
             *_broadcast_strides(indices),
             *_tail(q, k, inputs.mask.block_size, inputs.scale),
@@ -162,6 +165,14 @@ def _dim_contiguous(x: Tensor) -> Tensor:
 
 def _strided(x: Tensor) -> Strided:
     return Strided(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def _pooled(inputs: AttentionInputs) -> tuple[Tensor | None, tuple[Tensor | None, Tensor | None]]:
+    """The bias in units of unscaled scores, and the pooled keys and values; None without them."""
+    if inputs.pooled is None:
+        return None, (None, None)
+    bias = (inputs.pooled.log_count / inputs.scale).clamp(min=-1e30).contiguous()
+    return bias, (_dim_contiguous(inputs.pooled.keys), _dim_contiguous(inputs.pooled.values))
 
 
 def _broadcast_strides(x: Tensor) -> tuple[int, ...]:
