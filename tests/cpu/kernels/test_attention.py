@@ -176,6 +176,47 @@ def test_large_scores_in_any_order(backend: str) -> None:
         Case(q=q, k=k, v=v, dense=dense, block=(64, 64), scale=0.25).check(backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_neighbouring_queries_rise_and_fall_far(backend: str) -> None:
+    """Scores of one query climb by hundreds while those of its neighbour drop as far."""
+    q = torch.tensor([1.0, -1.0]).repeat(16).view(1, 32, 1, 1)
+    t = torch.arange(192.0)
+    k = (20 * (t // 64)).view(1, -1, 1, 1) * 10
+    v = torch.sin(t).view(1, -1, 1, 1)
+    dense = torch.ones(1, 1, 1, 3, dtype=torch.bool)
+    Case(q=q, k=k, v=v, dense=dense, block=(32, 64), scale=1.0).check(backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_single_key_returns_its_value_exactly(backend: str, dtype: torch.dtype) -> None:
+    """All finite 16-bit numbers pass unchanged, and so do means of two that need no rounding."""
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    values = bits[bits.isfinite() & (bits.abs() >= 2.0**-30)]
+    values = values[: len(values) // 64 * 64].view(1, -1, 1, 64)
+    n = values.shape[1]
+    zeros = torch.zeros_like(values)
+    own = torch.arange(n).view(1, 1, n, 1)
+    mask = BlockMask.from_indices(own, block_size=1, q_len=n, kv_len=n)
+    out = block_sparse_attention(zeros, zeros, values, mask, backend=backend)
+    assert torch.equal(out, values)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_output_is_rounded_to_nearest_even(backend: str, dtype: torch.dtype) -> None:
+    """Means of neighbouring numbers lie exactly between them."""
+    start = torch.tensor([1.0, 3.5, 2.0**-16 if dtype == torch.float16 else 2.0**-40, 100.0])
+    low = start.to(dtype).view(torch.int16) + torch.arange(16, dtype=torch.int16)[:, None]
+    low, high = low.flatten().view(dtype), (low.flatten() + 1).view(dtype)
+    v = torch.stack([low, high]).view(1, 2, 1, -1)
+    zeros = torch.zeros_like(v)
+    mask = BlockMask.full(block_size=2, q_len=2, kv_len=2)
+    out = block_sparse_attention(zeros, zeros, v, mask, backend=backend)
+    expected = ((low.double() + high.double()) / 2).to(dtype)
+    assert torch.equal(out[0, 0, 0], expected)
+
+
 def test_changing_an_unlisted_block_changes_nothing_and_a_listed_one_does() -> None:
     noise = torch.Generator().manual_seed(5)
     case = make_case(noise, s=64, t=128, h=1, block=(64, 32))
