@@ -117,7 +117,9 @@ def _rows_per_chunk(q: Tensor, keys: int) -> int:
 def _blocks(x: Tensor, size: int) -> Tensor:
     """``[b, s, h, d]`` -> ``[b * h * blocks, size, d]``, zeros behind the last token."""
     b, s, h, d = x.shape
-    padded = F.pad(x.transpose(1, 2), (0, 0, 0, -s % size))
+    heads_first = x.transpose(1, 2)
+    # Padding by nothing would copy once more.
+    padded = F.pad(heads_first, (0, 0, 0, -s % size)) if s % size else heads_first
     return padded.reshape(b * h * (padded.shape[2] // size), size, d)
 
 
