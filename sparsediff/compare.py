@@ -44,8 +44,9 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, recipe)
     pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
-    prompt = request.prompt or recipe.prompt
-    runner = Runner(pipe, recipe, prompt=prompt, seed=request.seed, device=device, bars=bars)
+    runner = Runner(
+        pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars
+    )
     runs = _measure_or_explain(runner, request)
     if runs.report is None:  # repeat >= 1 makes this impossible; said for the type checker
         raise SparseError("No sparse run was made.")
@@ -53,7 +54,7 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     sparse_frames = _decoded(runs.sparse)
     return GenerationResult(
         model=request.model,
-        prompt=prompt,
+        prompt=recipe.prompt,
         seed=request.seed,
         steps=runner.steps,
         call=recipe.call,

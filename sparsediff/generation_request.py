@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsediff.api import resolve_method
@@ -47,11 +47,16 @@ class GenerationRequest:
             raise SparseError(f"seed={self.seed}: needs a whole number from 0 to 2^63 - 1.")
 
     def recipe(self) -> GenerationRecipe:
-        """The model's recipe with the user's arguments; also checks that the model is supported."""
+        """The model's recipe with the user's arguments and prompt, of a model that is supported.
+
+        An empty prompt that the user gave is a prompt. Raises SparseError when there is none at all.
+        """
         files = ModelFiles(name=self.model)
         files.denoisers()
         recipe = GenerationRecipe.of(files).with_call(**self.call)
-        if not (self.prompt or recipe.prompt):
+        if self.prompt is not None:
+            return replace(recipe, prompt=self.prompt)
+        if not recipe.prompt:
             raise SparseError(
                 f"There is no prompt: {self.model} has no generation.json with one. Give it after "
                 f"the model, in quotes."

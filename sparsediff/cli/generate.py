@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints is not our answer
         request = _request(args)
         recipe = request.recipe()
-        outputs = Outputs.of(args.output, name=f"{request.prompt or recipe.prompt} {args.seed}")
+        outputs = Outputs.of(args.output, name=f"{recipe.prompt} {args.seed}")
         outputs.prepare(frames=recipe.call.get("num_frames", 1))
         result = _generate(request, args)
         written = outputs.write(result, command=f"sparsediff {shlex.join(args.argv)}")

@@ -79,6 +79,16 @@ def test_dense_is_the_untouched_pipeline(sample):
     assert set(result.masks) == {f"transformer.blocks.{i}.attn1" for i in range(LAYERS)}
 
 
+def test_an_empty_prompt_reaches_the_pipeline(sample):
+    call = {"num_frames": 1, "num_inference_steps": 1}
+    request = GenerationRequest(model=sample, prompt="", method="window", call=call)
+    empty = generate(request)
+    assert empty.prompt == ""
+    own = generate(GenerationRequest(model=sample, method="window", call=call))
+    assert own.prompt == "a red circle moving right on a dark background"
+    assert not torch.equal(empty.sparse_frames, own.sparse_frames)
+
+
 @pytest.fixture(scope="module")
 def pipe():
     folder = Path(__file__).parents[3] / "samples" / "models" / "shapes-wan"

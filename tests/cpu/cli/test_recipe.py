@@ -3,6 +3,7 @@
 import pytest
 
 from sparsediff.generation import SCHEMA, GenerationRecipe
+from sparsediff.generation_request import GenerationRequest
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import ModelFiles
 
@@ -39,6 +40,12 @@ def test_with_call_changes_what_is_given():
     assert recipe.call["height"] == 32
     assert recipe.call["num_frames"] == 17
     assert recipe.prompt == "a circle"
+
+
+def test_an_empty_prompt_is_a_prompt_and_none_takes_the_models(sample):
+    assert GenerationRequest(model=sample, prompt="").recipe().prompt == ""
+    assert GenerationRequest(model=sample, prompt="a ring").recipe().prompt == "a ring"
+    assert GenerationRequest(model=sample).recipe() == GenerationRecipe.of(ModelFiles(name=sample))
 
 
 @pytest.mark.parametrize(
