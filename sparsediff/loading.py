@@ -39,10 +39,16 @@ def resolve_device(device: str | None) -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises both, with long texts
         raise SparseError(
-            f"device={name!r} cannot be used: {str(error).splitlines()[0]} Leave it out to use the GPU "
-            f"if there is one, else the CPU."
+            f"device={name!r} cannot be used: {_sentence(error)} Leave it out to use the GPU if "
+            f"there is one, else the CPU."
         ) from error
     return name
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of an error's text, with a full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('. ')}."
 
 
 def resolve_dtype(dtype: str | None, recipe: GenerationRecipe) -> str:

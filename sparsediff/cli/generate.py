@@ -10,13 +10,11 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sparsediff.cli.generate_arguments import add_arguments, call_arguments, method_options
+
 if TYPE_CHECKING:
     from sparsediff.generation_request import GenerationRequest
     from sparsediff.generation_result import GenerationResult
-
-# Written out because asking the registry imports torch; a test compares them.
-METHOD_NAMES = ("adaspa", "window", "random", "true-mass")
-DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 
 def add_parser(commands: Any) -> None:
@@ -29,55 +27,7 @@ def add_parser(commands: Any) -> None:
         epilog='example: sparsediff generate samples/models/shapes-wan "a red circle moving right" '
         "--compare --density 0.25",
     )
-    p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id")
-    p.add_argument("prompt", nargs="?", help="default: the one in the model's generation.json")
-    p.add_argument(
-        "--compare", action="store_true", help="also run dense from the same seed; write a report"
-    )
-    _add_method(p.add_argument_group("sparse attention"))
-    _add_call(p.add_argument_group("pipeline call (default: generation.json, else the pipeline's)"))
-    run = p.add_argument_group("run")
-    run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    run.add_argument("--repeat", type=int, default=1, metavar="N", help="timed runs of each kind")
-    run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    run.add_argument("--dtype", choices=DTYPE_NAMES, help="dtype of the weights")
-    out = p.add_argument_group("output")
-    out.add_argument(
-        "-o", "--output", metavar="PATH", help="folder, or a file ending in .mp4, .gif or .png"
-    )
-    out.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    out.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _add_method(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--method", choices=METHOD_NAMES, default="adaspa", help="default: %(default)s"
-    )
-    group.add_argument(
-        "--density", type=float, help="share of blocks a sparse call computes, in (0, 1]"
-    )
-    group.add_argument("--block-size", type=int, metavar="TOKENS", help="tokens of a block")
-    group.add_argument(
-        "--warmup",
-        type=float,
-        metavar="SHARE",
-        help="share of the steps, at the start, that run dense",
-    )
-    group.add_argument(
-        "--compensate",
-        action=argparse.BooleanOptionalAction,
-        help="let left-out blocks take part as one mean key and value",
-    )
-    group.add_argument("--backend", default="auto", help="kernel backend (default: %(default)s)")
-
-
-def _add_call(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--steps", type=int, metavar="N", help="denoising steps")
-    group.add_argument("--height", type=int, metavar="PIXELS")
-    group.add_argument("--width", type=int, metavar="PIXELS")
-    group.add_argument("--frames", type=int, metavar="N")
-    group.add_argument("--guidance", type=float, metavar="SCALE", help="guidance scale")
-    group.add_argument("--negative", metavar="TEXT", help="negative prompt")
+    add_arguments(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         request = _request(args)
         recipe = request.recipe()
         outputs = Outputs.of(args.output, name=f"{recipe.prompt} {args.seed}")
-        outputs.prepare(frames=recipe.call.get("num_frames", 1))
+        outputs.check(frames=recipe.call.get("num_frames", 1))
         result = _generate(request, args)
         written = outputs.write(result, command=f"sparsediff {shlex.join(args.argv)}")
     if args.json:
@@ -104,28 +54,14 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> GenerationRequest:
     from sparsediff.generation_request import GenerationRequest
 
-    options = {
-        "density": args.density,
-        "block_size": args.block_size,
-        "warmup": args.warmup,
-        "compensate": args.compensate,
-    }
-    call = {
-        "num_inference_steps": args.steps,
-        "height": args.height,
-        "width": args.width,
-        "num_frames": args.frames,
-        "guidance_scale": args.guidance,
-        "negative_prompt": args.negative,
-    }
     return GenerationRequest(
         model=args.model,
         prompt=args.prompt,
         method=args.method,
-        options={key: value for key, value in options.items() if value is not None},
+        options=method_options(args),
         backend=args.backend,
         seed=args.seed,
-        call={key: value for key, value in call.items() if value is not None},
+        call=call_arguments(args),
         repeat=args.repeat,
         compare=args.compare,
         device=args.device,

@@ -1,4 +1,4 @@
-"""Outputs: where the files of one generation go, settled before the model is loaded."""
+"""Outputs: where the files of one generation go, checked before the model is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsediff.generation_result import GenerationResult
 from sparsediff.kernels.errors import SparseError
 
 _FILES = (".mp4", ".gif", ".png")
-_OTHER_MEDIA = (".avi", ".jpeg", ".jpg", ".mkv", ".mov", ".webm", ".webp")
+_ENDING = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*")  # of a file; "v0.2" may be a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +35,14 @@ class Outputs:
             return cls(folder=Path("runs") / slug[-60:].strip("-"))
         path = Path(output).expanduser()
         suffix = path.suffix.lower()
-        if suffix in _OTHER_MEDIA:
+        if output.endswith(("/", os.sep)) or path.is_dir() or not _ENDING.fullmatch(suffix):
+            return cls(folder=path)
+        if suffix not in _FILES:
             raise SparseError(
-                f"{path.name} cannot be written; give a folder or a file ending in "
-                f"{', '.join(_FILES)}."
+                f"{path.name} cannot be written; give a file ending in {', '.join(_FILES)}, or a "
+                f"folder, with a / at the end if its name has such an ending."
             )
-        if suffix in _FILES:
-            return cls(folder=path.parent, stem=path.stem, suffix=path.suffix)
-        return cls(folder=path)
+        return cls(folder=path.parent, stem=path.stem, suffix=path.suffix)
 
     def path(self, kind: str, suffix: str) -> Path:
         """Place of the "sparse", "dense", "report" or "result" file."""
@@ -51,23 +51,24 @@ class Outputs:
         main = kind in ("sparse", "report", "result")
         return self.folder / f"{self.stem}{'' if main else '-' + kind}{suffix}"
 
-    def prepare(self, *, frames: int) -> None:
-        """Make the folder; raises SparseError when the results could not be written there."""
+    def check(self, *, frames: int) -> None:
+        """Raise SparseError when the results could not be written; leaves nothing behind."""
         if self.suffix == ".png" and frames > 1:
             raise SparseError(
                 f"{frames} frames do not fit into {self.stem}.png; needs .mp4 or .gif."
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        there = self.folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
             raise SparseError(
-                f"The folder {self.folder} cannot be made: {error.strerror}."
-            ) from error
-        if not os.access(self.folder, os.W_OK):
-            raise SparseError(f"The folder {self.folder} is not writable; choose another with -o.")
+                f"The folder {self.folder} cannot be made: {there} is a file. Choose another with -o."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise SparseError(f"The folder {there} is not writable; choose another with -o.")
 
     def write(self, result: GenerationResult, *, command: str) -> dict[str, str]:
-        """Write videos (or images), report and figures; returns the paths by kind."""
+        """Make the folder, write videos (or images), report and figures; the paths by kind."""
         from sparsediff.html_report import write_report
         from sparsediff.media import write_frames
 
@@ -75,6 +76,7 @@ class Outputs:
         suffix = self.suffix or natural
         if suffix == ".png" and not result.is_image:  # a pipeline without num_frames made a video
             suffix = natural
+        self.folder.mkdir(parents=True, exist_ok=True)
         paths = {"sparse": self.path("sparse", suffix)}
         write_frames(result.sparse_frames, paths["sparse"], fps=result.fps)
         if result.dense_frames is not None:

@@ -6,6 +6,8 @@ import pytest
 
 from sparsediff import compare
 from sparsediff.cli import main
+from sparsediff.kernels.errors import SparseError
+from sparsediff.loading import resolve_device
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,8 @@ def _no_loading(monkeypatch):
         (["--density", "nan"], ["density=nan"]),
         (["--block-size", "0"], ["block_size=0"]),
         (["--warmup", "1"], ["warmup=1.0"]),
+        (["--refresh", "0.6,1"], ["refresh=(0.6, 1.0)"]),
+        (["--method", "window", "--refresh", "0.5"], ["Window has no option 'refresh'"]),
         (["--backend", "cuda"], ["'cuda'", "auto", "reference"]),
         (["--steps", "0"], ["num_inference_steps=0"]),
         (["--height", "-8"], ["height=-8"]),
@@ -32,6 +36,7 @@ def _no_loading(monkeypatch):
         (["--seed", "-1"], ["seed=-1"]),
         (["--device", "abacus"], ["abacus"]),
         (["-o", "clip.avi"], ["clip.avi", ".mp4"]),
+        (["-o", "a.txt"], ["a.txt", ".mp4, .gif, .png"]),
         (["-o", "clip.png"], ["17 frames", ".mp4"]),
     ],
 )
@@ -43,6 +48,7 @@ def test_bad_value(sample, arguments, words, capsys, tmp_path, monkeypatch):
     assert err.startswith("sparsediff generate: ")
     assert err.count("\n") == 1
     assert all(word in err for word in words), err
+    assert not any(tmp_path.iterdir())  # nothing to write, no folder
 
 
 def test_error_as_json(sample, capsys):
@@ -64,6 +70,8 @@ def test_error_as_json(sample, capsys):
         ["generate", "m", "p", "--method", "magic"],
         ["generate", "m", "p", "--dtype", "int3"],
         ["generate", "m", "p", "--colour"],
+        ["generate", "m", "p", "--refresh", ""],
+        ["generate", "m", "p", "--refresh", "0.6,some"],
     ],
 )
 def test_wrong_command_line(arguments, capsys):
@@ -114,6 +122,31 @@ def test_folder_that_cannot_be_made(sample, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["generate", sample, "a circle", "-o", str(tmp_path / "file" / "out")]) == 1
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_folder_that_is_not_writable(sample, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    assert main(["generate", sample, "a circle", "-o", str(tmp_path / "a" / "b")]) == 1
+    assert f"{tmp_path} is not writable" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_no_folder(sample, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise SparseError("broken")
+
+    monkeypatch.setattr(compare, "load_pipeline", fail)
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", sample, "a circle"]) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_reason_why_a_device_cannot_be_used_ends_with_a_full_stop(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr("torch.empty", refuse)
+    with pytest.raises(SparseError, match=r"with CUDA enabled\. Leave it out to use"):
+        resolve_device("cuda")
 
 
 def test_interrupted(sample, monkeypatch, tmp_path, capsys):

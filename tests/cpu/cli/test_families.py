@@ -51,6 +51,6 @@ def test_generate_and_doctor(family, folder, tmp_path):
     assert {found.tokens} == tokens
     assert found.layers == family.layers
     outputs = Outputs.of(str(tmp_path / "out"), name="x")
-    outputs.prepare(frames=1)
+    outputs.check(frames=1)
     written = outputs.write(result, command="c")
     assert Path(written["dense"]).suffix == (".png" if result.is_image else ".mp4")

@@ -5,7 +5,7 @@ import sys
 import time
 
 from sparsediff import __version__
-from sparsediff.cli import generate
+from sparsediff.cli import generate_arguments
 from sparsediff.generation import DTYPES
 from sparsediff.search import METHODS
 
@@ -54,5 +54,5 @@ def test_help_is_quick():
 
 
 def test_names_written_out_are_those_of_the_registries():
-    assert tuple(METHODS) == generate.METHOD_NAMES
-    assert generate.DTYPE_NAMES == DTYPES
+    assert tuple(METHODS) == generate_arguments.METHOD_NAMES
+    assert generate_arguments.DTYPE_NAMES == DTYPES

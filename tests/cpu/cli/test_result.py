@@ -75,8 +75,15 @@ def test_outputs_in_a_folder_and_beside_a_file(tmp_path):
     assert file.path("report", ".html").as_posix() == "out/clip.html"
     named = Outputs.of(None, name="A red/../circle, 3")
     assert named.folder.as_posix() == "runs/a-red-circle-3"
-    with pytest.raises(SparseError, match=r"clip\.webm"):
-        Outputs.of("clip.webm", name="x")
+    assert Outputs.of("out/my.clips/", name="x").folder.as_posix() == "out/my.clips"
+    (tmp_path / "some.d").mkdir()
+    assert Outputs.of(str(tmp_path / "some.d"), name="x").folder == tmp_path / "some.d"
+
+
+@pytest.mark.parametrize("output", ["clip.webm", "a.txt", "out/A.JPG", "b.3gp", "c.mp"])
+def test_other_endings_are_refused(output):
+    with pytest.raises(SparseError, match=r"cannot be written.*\.mp4, \.gif, \.png"):
+        Outputs.of(output, name="x")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_outputs_in_a_folder_and_beside_a_file(tmp_path):
 )
 def test_outputs_are_written(make_result, tmp_path, output, frames, kinds):
     outputs = Outputs.of(str(tmp_path / output), name="x")
-    outputs.prepare(frames=1)
+    outputs.check(frames=1)
     written = outputs.write(make_result(frames=frames), command="c")
     assert {k: v.rpartition("/")[2] for k, v in written.items() if k in kinds} == kinds
     content = json.loads((tmp_path / written["result"]).read_text())
