@@ -21,6 +21,7 @@ from sparsediff.kernels.registry import ordered_backends
 # Largest error against the reference, as a share of the largest number: score rounding in float32,
 # one rounding of weights and of the output in the others. A wrong block is a hundred times that.
 ERROR_LIMIT = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+ROW_SECONDS, ENOUGH_ROUNDS = 4.0, 3  # a slow kernel gets fewer rounds, but not fewer than these
 MASS_LIMIT = 1e-5  # scores are summed in float32 whatever the inputs' dtype
 
 
@@ -29,7 +30,8 @@ class BenchCase:
     """What is measured: self-attention of one shape.
 
     ``batch`` x ``heads`` x ``tokens`` x ``dim`` of ``dtype`` on ``device``, in blocks of ``block``
-    tokens; ``repeat`` timed rounds. Raises SparseError when a number is not positive.
+    tokens; ``repeat`` timed rounds, fewer for a kernel that takes seconds. Raises SparseError when
+    a number is not positive.
     """
 
     batch: int = 1
@@ -213,9 +215,11 @@ class Timer:
     ) -> BenchRow:
         """Compare the result, then time it; the first run, which may compile, is not timed."""
         error = relative_error(run(), right)
-        rounds = [
-            (self.seconds(self._run_dense), self.seconds(run)) for _ in range(self._case.repeat)
-        ]
+        rounds: list[tuple[float, float]] = []
+        while len(rounds) < self._case.repeat:
+            rounds.append((self.seconds(self._run_dense), self.seconds(run)))
+            if len(rounds) >= ENOUGH_ROUNDS and sum(map(sum, rounds)) > ROW_SECONDS:
+                break
         return BenchRow(
             kernel=label,
             density=density,
