@@ -73,14 +73,19 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
 
 def _model(args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
     """The estimate of --model, or why there is none."""
-    from sparsediff.estimate import estimate, parse_size
+    from sparsediff.estimate import estimate
     from sparsediff.kernels.errors import SparseError
     from sparsediff.model_files import ModelFiles
     from sparsediff.search import AdaSpa
+    from sparsediff.token_size import parse_size
 
     AdaSpa(density=args.density)  # refuses what generate would refuse
     size = parse_size(args.size) if args.size is not None else None
     if args.model is None:
+        if size is not None:
+            raise SparseError(
+                f"--size {args.size} says nothing without a model; add --model MODEL."
+            )
         return None, ""
     try:
         figures = estimate(ModelFiles(name=args.model), size=size, density=args.density)

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from sparsediff.cli import main
-from sparsediff.estimate import estimate, parse_size
+from sparsediff.estimate import estimate
 from sparsediff.kernels import backends
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import ModelFiles
+from sparsediff.token_size import parse_size
 
 WAN = {
     "_class_name": "WanPipeline",

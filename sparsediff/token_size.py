@@ -1,0 +1,138 @@
+"""TokenSize: what one token of a video covers, and which sizes make whole tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsediff.kernels.errors import SparseError
+from sparsediff.models import facts_of
+
+Size = tuple[int, int, int]  # width, height, frames
+
+# What the pipelines of a family do on top of the model's own patches.
+_PACKED = {"FluxTransformer2DModel": 2}  # side of the latent squares packed into a token
+_SIDES = {  # pixels; other sides are refused, whatever the autoencoder's scale
+    "WanTransformer3DModel": 16,
+    "HunyuanVideoTransformer3DModel": 16,
+    "LTXVideoTransformer3DModel": 32,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSize:
+    """``width`` and ``height`` of a token in pixels.
+
+    ``latent_frames`` latent frames of a token; ``frames`` pixel frames of each latent frame but the
+    first, which is one frame; ``sides`` what the pipeline wants width and height to be multiples of.
+    """
+
+    width: int
+    height: int
+    latent_frames: int
+    frames: int
+    sides: int = 1
+
+    @classmethod
+    def of(cls, model: Any, vae: Any) -> TokenSize:
+        """From the configs of a supported denoiser and of its autoencoder (None: 8 pixels)."""
+        facts = facts_of(model)
+        name = facts.model if facts else ""
+        time, rows, columns = _patch(model.config)
+        spatial, temporal = _scales(vae)
+        side = spatial * _PACKED.get(name, 1)
+        return cls(
+            width=side * columns,
+            height=side * rows,
+            latent_frames=time,
+            frames=temporal,
+            sides=_SIDES.get(name, 1),
+        )
+
+    def grid(self, size: Size) -> tuple[int, int, int]:
+        """Tokens along time, height and width; raises SparseError when there is not one."""
+        width, height, frames = size
+        latents = (frames - 1) // self.frames + 1
+        grid = (latents // self.latent_frames, height // self.height, width // self.width)
+        if min(grid) < 1:
+            raise SparseError(
+                f"{_text(size)} leaves no token: one covers {self.width} x {self.height} pixels and "
+                f"{self.latent_frames} latent frame(s). Give a larger --size."
+            )
+        return grid
+
+    def check(self, size: Size, *, pipeline: str) -> None:
+        """Raise SparseError, with the nearest size that fits, when `pipeline` cannot make this one."""
+        steps = (math.lcm(self.width, self.sides), math.lcm(self.height, self.sides), self.frames)
+        rests = (size[0] % steps[0], size[1] % steps[1], (size[2] - 1) % steps[2])
+        needs = [
+            f"{name} has to be a multiple of {step}"
+            for name, step, rest in zip(("width", "height"), steps, rests, strict=False)
+            if rest
+        ]
+        if rests[2]:
+            needs.append(f"frames have to be a multiple of {self.frames}, plus 1")
+        if not needs:
+            return
+        near = (
+            _nearest(size[0], steps[0]) or steps[0],
+            _nearest(size[1], steps[1]) or steps[1],
+            _nearest(size[2] - 1, steps[2]) + 1,
+        )
+        raise SparseError(
+            f"{pipeline} cannot make {_text(size)}: {'; '.join(needs)}. The nearest size that fits is "
+            f"{_text(near)}."
+        )
+
+
+def text_tokens(model: nn.Module, length: int) -> int:
+    """Text tokens inside self-attention, by the model's layout, of a text of `length` tokens."""
+    facts = facts_of(model)
+    if facts is None:
+        return 0
+    video = torch.empty(1, 1, 8, 8, 8, device="meta")
+    text = torch.empty(1, length, 1, device="meta")
+    layout = facts.layout(model, {"hidden_states": video, "encoder_hidden_states": text})
+    return layout[3] + layout[4]
+
+
+def _patch(config: Any) -> tuple[int, int, int]:
+    """Latent frames, rows and columns that the model takes as one token."""
+    patch = config.get("patch_size", 1)
+    if isinstance(patch, list | tuple):
+        time, rows, columns = patch
+        return time, rows, columns
+    return config.get("patch_size_t", 1) or 1, patch, patch
+
+
+def _scales(vae: Any) -> tuple[int, int]:
+    """Pixels along a side, and frames, of one latent."""
+    config = vae.config if vae is not None else {}
+    spatial = config.get("scale_factor_spatial") or getattr(vae, "spatial_compression_ratio", 0)
+    temporal = config.get("scale_factor_temporal") or getattr(vae, "temporal_compression_ratio", 0)
+    if not spatial:
+        spatial = 2 ** (len(config.get("block_out_channels", ())) - 1) if config else 8
+    return int(spatial), int(temporal or 1)
+
+
+def _nearest(value: int, step: int) -> int:
+    return (value + step // 2) // step * step
+
+
+def _text(size: Size) -> str:
+    return "x".join(map(str, size))
+
+
+def parse_size(text: str) -> Size:
+    """Width, height, frames from "832x480x81" or "1024x1024"; raises SparseError for anything else."""
+    parts = text.lower().split("x")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) for part in parts):
+        raise SparseError(
+            f"size {text!r}: needs WIDTHxHEIGHTxFRAMES in pixels, such as 832x480x81."
+        )
+    width, height, frames = (*map(int, parts), 1)[:3]
+    return width, height, frames
