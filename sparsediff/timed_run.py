@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Runner:
     """Calls one pipeline with one recipe, prompt and seed.
 
     Every run starts from the same noise: a new CPU generator with the same seed. Raises SparseError
-    when the pipeline does not take an argument of the recipe.
+    when the pipeline does not take an argument of the recipe, and when its own check refuses one.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Runner:
             call["num_inference_steps"] = steps
         self.pipe.set_progress_bar_config(desc=self.label, disable=not self.bars, file=sys.stderr)
         clock = _Clock(self.device)
-        with self._autocast(), _timing(self.pipe, clock):
+        with self._autocast(), _timing(self.pipe, clock), _explained(self.pipe):
             output = self.pipe(
                 prompt=self.prompt,
                 generator=torch.Generator("cpu").manual_seed(self.seed),
@@ -131,6 +132,21 @@ def _timing(pipe: Any, clock: _Clock) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _explained(pipe: Any) -> Iterator[None]:
+    """What the pipeline's own check says about the arguments, as SparseError."""
+    try:
+        yield
+    except ValueError as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        if not any(frame.f_code.co_name == "check_inputs" for frame, _ in frames):
+            raise
+        raise SparseError(
+            f"{type(pipe).__name__} refuses this call: {str(error).strip().rstrip('.')}. Change that "
+            f"argument; `sparsediff doctor --model MODEL --size WIDTHxHEIGHTxFRAMES` checks a size."
+        ) from error
 
 
 def _frames(output: Any) -> Tensor:

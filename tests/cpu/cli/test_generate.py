@@ -145,6 +145,27 @@ def test_the_loop_is_timed_without_encoding_and_decoding(pipe):
     assert not pipe.transformer._forward_hooks
 
 
+def test_a_size_the_pipeline_refuses(sample, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", sample, "a ring", "--height", "65"]) == 1
+    err = capsys.readouterr().err
+    assert "WanPipeline refuses this call: `height` and `width` have to be divisible by 16" in err
+    assert "sparsediff doctor" in err
+    assert "Traceback" not in err
+    assert not any(tmp_path.iterdir())
+
+
+def test_another_value_error_is_left_as_it_is(pipe, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(pipe, "encode_prompt", fail)
+    with pytest.raises(ValueError, match=r"^a bug$") as found:
+        _runner(pipe, num_frames=1, num_inference_steps=1).run()
+    assert not isinstance(found.value, SparseError)
+    assert not pipe.transformer._forward_hooks
+
+
 def test_an_argument_the_pipeline_does_not_take(pipe):
     with pytest.raises(SparseError, match="WanPipeline takes no argument 'strength'"):
         Runner(
