@@ -28,11 +28,11 @@ from sparsediff.search.token_grid import TokenGrid
 class AdaSpa(Method):
     """Search the pattern of every head while generating; nothing to prepare.
 
-    The first ``warmup`` of the steps run dense. The last of them also yields the exact log-sum-exp of
-    every query row, and with it the attention mass of every block pair; each row keeps its heaviest
-    key blocks. At every ``refresh`` mark the mass is measured again with the cached LSE (one pass over
-    q k^T instead of two) and the same step already runs with the new pattern. Defaults are the
-    paper's: steps 10 and 30 of 50, density 0.2, blocks of 64.
+    The first ``warmup`` of the steps run dense. The last of them also yields the exact log-sum-exp
+    of every query row, and with it the attention mass of every block pair; each row keeps its
+    heaviest key blocks. At every later ``refresh`` mark the mass is measured again with the cached
+    LSE (one pass over q k^T instead of two) and the same step already runs with the new pattern.
+    Defaults are the paper's: steps 10 and 30 of 50, density 0.2, blocks of 64.
 
     ``head_budgets``: heads whose pattern holds more than ``recall_threshold`` of the mass give half of
     their blocks to the heads that hold least (paper §1.5). With warmup=0 the first call searches first
@@ -47,7 +47,11 @@ class AdaSpa(Method):
     recall_threshold: float = 0.8
 
     def __post_init__(self) -> None:
+        if isinstance(self.refresh, list):  # JSON has no tuples
+            object.__setattr__(self, "refresh", tuple(self.refresh))
         Method.__post_init__(self)
+        if not isinstance(self.head_budgets, bool):
+            raise SparseError(f"head_budgets={self.head_budgets!r}: needs True or False.")
         if not 0 < self.recall_threshold < 1:
             raise SparseError(
                 f"recall_threshold={self.recall_threshold!r}: needs a share of the attention mass "
@@ -62,8 +66,8 @@ class AdaSpa(Method):
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense, search, refresh or reuse, by the schedule."""
         schedule = self.schedule
-        if schedule.is_dense(call.step, call.layer):
-            if call.layer < self.dense_layers or not schedule.is_last_dense(call.step):
+        if schedule.is_dense(call.step, call.depth):
+            if call.depth < self.dense_layers or not schedule.is_last_dense(call.step):
                 return call.dense()
             out, lse = call.dense_with_lse()
             self._search(call, memory, lse)

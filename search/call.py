@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
-from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
 from sparsediff.kernels.registry import choose, choose_for_mass
 from sparsediff.kernels.remainder import attention, pool_blocks
 from sparsediff.search.schedule import Step
@@ -33,7 +33,8 @@ class AttentionCall:
     """The tensors of one call and the ways to compute it.
 
     ``q``, ``k``, ``v`` ``[b, s, h, d]`` with rotary and norms applied; ``kv_lens`` int64 ``[b]`` or
-    None as in `block_sparse_attention`; ``user_dense`` runs the attention the user has configured.
+    None as in `block_sparse_attention`; ``layer`` numbers all layers of the target and ``depth`` those
+    of this model; ``user_dense`` runs the attention the user has configured.
     Every way to compute the output tells the recorder, so a report cannot miss one. The tensors come
     from the model, so the kernels' checks of a user's input are not repeated at every call.
     """
@@ -44,6 +45,7 @@ class AttentionCall:
     grid: TokenGrid
     step: Step
     layer: int
+    depth: int
     scale: float
     kv_lens: Tensor | None
     backend: str
@@ -58,11 +60,14 @@ class AttentionCall:
     def dense_with_lse(self) -> tuple[Tensor, Tensor]:
         """Dense attention by the fastest kernel that also returns the LSE ``[b, h, s]``."""
         self.recorder.ran_dense(self)
-        return dense_attention_lse(self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens)
+        with _as_given(self.q):
+            return dense_attention_lse(
+                self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
+            )
 
     def lse(self) -> Tensor:
         """The exact log-sum-exp of every query row, fp32 ``[b, h, s]``, without counting a call."""
-        with torch.no_grad():
+        with torch.no_grad(), _as_given(self.q):
             return dense_attention_lse(
                 self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
             )[1]
@@ -77,24 +82,42 @@ class AttentionCall:
             scale=self.scale,
             kv_lens=self.kv_lens,
         )
-        return choose_for_mass("auto", inputs).mass(inputs)
+        with _as_given(self.q):
+            return choose_for_mass("auto", inputs).mass(inputs)
 
     def sparse(self, mask: BlockMask, *, compensate: bool = False) -> Tensor:
         """Attention over the blocks of `mask` only: ``[b, s, h, d]``.
 
         With `compensate`, every block left out takes part as one mean key and one mean value.
         """
-        block = mask.block_size[1]
-        inputs = AttentionInputs(
-            q=self.q,
-            k=self.k,
-            v=self.v,
-            mask=mask,
-            scale=self.scale,
-            kv_lens=self.kv_lens,
-            pooled=pool_blocks(self.k, self.v, block, self.kv_lens) if compensate else None,
-        )
-        backend = choose(self.backend, inputs)
-        out, _ = attention(backend, inputs)
+        with _as_given(self.q):
+            inputs = AttentionInputs(
+                q=self.q,
+                k=self.k,
+                v=self.v,
+                mask=mask,
+                scale=self.scale,
+                kv_lens=self.kv_lens,
+                pooled=self._pooled(mask) if compensate else None,
+            )
+            backend = choose(self.backend, inputs)
+            out, _ = attention(backend, inputs)
         self.recorder.ran_sparse(self, mask, backend.name)
         return out
+
+    def _pooled(self, mask: BlockMask) -> PooledBlocks:
+        return pool_blocks(self.k, self.v, mask.block_size[1], self.kv_lens)
+
+
+def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors as autocast would hand them to attention; as they are outside of it."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(x.to(dtype) if x.dtype == torch.float32 else x for x in tensors)
+
+
+def _as_given(q: Tensor) -> torch.autocast:
+    """Kernels compute what they say: autocast would round their float32 sums."""
+    return torch.autocast(q.device.type, enabled=False)

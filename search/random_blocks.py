@@ -29,7 +29,7 @@ class RandomBlocks(Method):
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else the drawn blocks."""
-        if self.schedule.is_dense(call.step, call.layer):
+        if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         if memory.mask is None:
             memory.mask = self.mask(call.grid, call.q.shape[2], call.layer).to(call.q.device)

@@ -32,9 +32,9 @@ class Schedule:
 
     ``warmup`` share of the steps at the start that run dense (rounded, at least one unless 0);
     ``refresh`` shares at which a pattern is searched again, with the step that ends there: 0.6 of 50
-    steps is the 30th. ``dense_layers`` first layers stay dense throughout.
+    steps is the 30th. ``dense_layers`` first layers of each model stay dense throughout.
 
-    Raises SparseError for a share outside its range or a refresh before the end of the warm-up.
+    A refresh mark inside the warm-up changes nothing. Raises SparseError for a share out of range.
     """
 
     warmup: float = 0.2
@@ -48,11 +48,11 @@ class Schedule:
                 f"fifth dense."
             )
         if not isinstance(self.refresh, tuple) or not all(
-            _is_number(share) and self.warmup < share < 1 for share in self.refresh
+            _is_number(share) and 0 < share < 1 for share in self.refresh
         ):
             raise SparseError(
-                f"refresh={self.refresh!r}: needs a tuple of shares between warmup "
-                f"({self.warmup}) and 1, for example (0.6,), or () for none."
+                f"refresh={self.refresh!r}: needs a tuple of shares of the steps in (0, 1), for "
+                f"example (0.6,), or () for none."
             )
         layers = self.dense_layers
         if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
@@ -62,9 +62,9 @@ class Schedule:
         """How many of `total` steps run dense at the start."""
         return max(1, _nearest(self.warmup * total)) if self.warmup > 0 else 0
 
-    def is_dense(self, step: Step, layer: int) -> bool:
-        """Whether the layer runs dense at this step."""
-        if layer < self.dense_layers:
+    def is_dense(self, step: Step, depth: int) -> bool:
+        """Whether the layer at `depth` in its model runs dense at this step."""
+        if depth < self.dense_layers:
             return True
         if step.total is None:
             return step.progress < self.warmup

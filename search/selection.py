@@ -34,9 +34,10 @@ def head_budgets(recall: Tensor, keep: int, columns: int, threshold: float) -> T
 
 def top_blocks(score: Tensor, keep: Tensor | int) -> Tensor:
     """The `keep` highest scores of every row: bool ``[b, h, m, n]``; `keep` an int or ``[b, h]``."""
-    order = score.argsort(dim=-1, descending=True, stable=True)
+    most = keep if isinstance(keep, int) else int(keep.max())
+    order = score.topk(most, dim=-1).indices
     limit = keep if isinstance(keep, int) else keep[..., None, None]
-    chosen = (torch.arange(score.shape[-1], device=score.device) < limit).expand_as(order)
+    chosen = (torch.arange(most, device=score.device) < limit).expand_as(order)
     return torch.zeros_like(score, dtype=torch.bool).scatter(-1, order, chosen)
 
 

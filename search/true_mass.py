@@ -26,7 +26,7 @@ class TrueMass(AdaSpa):
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else search and compute."""
-        if self.schedule.is_dense(call.step, call.layer):
+        if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         memory.mask = self.mask(call.mass(call.lse(), self.block_size), call.grid)
         return call.sparse(memory.mask, compensate=self.compensate)

@@ -26,7 +26,7 @@ class Window(Method):
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else the fixed band."""
-        if self.schedule.is_dense(call.step, call.layer):
+        if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         if memory.mask is None:
             memory.mask = self.mask(call.grid, call.q.device)
@@ -36,7 +36,8 @@ class Window(Method):
         """The band for a grid: near blocks first, the earlier one when two are equally near."""
         video = video_columns(grid, self.block_size, device)
         number = torch.arange(len(video), device=device)
-        nearness = -(number[None, :] - number[:, None]).abs().double()
+        distance = (number[None, :] - number[:, None]).abs()
+        nearness = -(2 * distance + (number[None, :] > number[:, None])).float()
         nearness = nearness.masked_fill(~video, -torch.inf)[None, None]
         chosen = top_blocks(nearness, keys_per_row(self.density, max(1, int(video.sum()))))
         return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from sparsediff import dispatch
+from sparsediff.current import Mark, Place
 from sparsediff.kernels import backends
 from sparsediff.kernels.errors import AlreadyEnabledError, SparseError, UnsupportedModelError
-from sparsediff.models import LayoutRule, denoisers, facts_of, self_attention
+from sparsediff.models import ModelFacts, denoisers, facts_of, self_attention
 from sparsediff.operator import handles
 from sparsediff.processors import mark
 from sparsediff.report import RunReport
@@ -25,6 +27,9 @@ from sparsediff.session import Session
 logger = logging.getLogger("sparsediff")
 
 _enabled: weakref.WeakSet[Session] = weakref.WeakSet()
+_by_pipeline: weakref.WeakKeyDictionary[Any, weakref.ref[Session]] = weakref.WeakKeyDictionary()
+# Enabling and disabling take turns; a garbage collection in between may disable in the same thread.
+_turn = threading.RLock()
 
 
 def enable_sparse_attention(
@@ -48,6 +53,8 @@ def enable_sparse_attention(
     enabled already; then nothing stays attached.
     """
     config = resolve_method(method, overrides)
+    if not isinstance(gate, bool):
+        raise SparseError(f"gate={gate!r}: needs True or False.")
     known = ("auto", *backends())
     if backend not in known:
         raise SparseError(f"Unknown backend {backend!r}; choose one of {', '.join(known)}.")
@@ -78,49 +85,69 @@ def resolve_method(method: str | Method, overrides: dict[str, Any]) -> Method:
 
 
 def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: str) -> Session:
-    places: list[tuple[nn.Module, LayoutRule, dict[str, nn.Module]]] = []
-    layers: list[str] = []
-    for name, model in models.items():
-        facts = facts_of(model)
-        if facts is None:
-            continue
-        modules = self_attention(model, facts)
-        places.append((model, facts.layout, modules))
-        layers += [f"{name}.{path}" if name else path for path in modules]
+    modules = {name: self_attention(model, _facts(model)) for name, model in models.items()}
     pipeline = None if isinstance(target, nn.Module) else weakref.ref(target)
     session = Session(
         method=config,
         backend=backend,
-        layers=layers,
+        layers=[f"{name}.{path}" if name else path for name in models for path in modules[name]],
+        depths=[depth for name in models for depth in range(len(modules[name]))],
         scheduler=lambda: getattr(pipeline() if pipeline else None, "scheduler", None),
     )
-    dispatch.wrap()
-    try:
-        remaining = iter(handles(session))
-        taken: set[int] = set()
-        for model, layout, modules in places:
-            for module in modules.values():
-                session.undo.append(mark(module, next(remaining), taken))
-            session.undo.append(add_root_hook(model, session, layout, modules))
-            session.undo.append(add_context_hook(model, session))
-    except BaseException:
-        session.disable()
-        _unwrap_when_unused()
-        raise
-    session.undo.insert(0, _unwrap_when_unused)
-    _enabled.add(session)
-    # A pipeline that is dropped while enabled takes its session along.
-    weakref.finalize(session, _unwrap_when_unused).atexit = False
+    with _turn:
+        session.enabled = True
+        _enabled.add(session)
+        # A pipeline that is dropped while enabled takes its session along.
+        weakref.finalize(session, _unwrap_when_unused).atexit = False
+        session.undo.append(_unwrap_when_unused)
+        try:
+            dispatch.wrap()
+            _mark_models(session, models, modules)
+        except BaseException:
+            session.disable()
+            raise
+        if pipeline is not None:
+            _by_pipeline[target] = weakref.ref(session)
     return session
 
 
+def _facts(model: nn.Module) -> ModelFacts:
+    facts = facts_of(model)
+    if facts is None:
+        raise UnsupportedModelError(f"{type(model).__name__} is not supported.")
+    return facts
+
+
+def _mark_models(
+    session: Session, models: dict[str, nn.Module], modules: dict[str, dict[str, nn.Module]]
+) -> None:
+    named = handles(session)
+    taken: set[int] = set()
+    first = 0
+    for name, model in models.items():
+        place = Place()
+        numbered = dict(enumerate(modules[name].values(), start=first))
+        first += len(numbered)
+        for layer, module in numbered.items():
+            label = Mark(handle=named[layer], place=place)
+            session.undo.append(mark(module, label, taken))
+        layout = _facts(model).layout
+        session.undo.append(add_root_hook(model, session, layout, place, numbered))
+        session.undo.append(add_context_hook(model, session))
+
+
 def _unwrap_when_unused() -> None:
-    if not any(session.enabled for session in _enabled):
-        dispatch.unwrap()
+    with _turn:
+        if not any(session.enabled for session in _enabled):
+            dispatch.unwrap()
 
 
 def _sessions(target: Any) -> list[Session]:
     found = [session_on(model) for model in denoisers(target).values()]
+    if not isinstance(target, nn.Module):  # its models may have been exchanged since
+        known = _by_pipeline.get(target)
+        session = known() if known is not None else None
+        found.append(session if session is not None and session.enabled else None)
     return list({id(session): session for session in found if session is not None}.values())
 
 
@@ -132,8 +159,9 @@ def disable_sparse_attention(target: Any) -> None:
         sessions = []
     if not sessions:
         logger.info("sparse attention is not enabled on this %s", type(target).__name__)
-    for session in sessions:
-        session.disable()
+    with _turn:
+        for session in sessions:
+            session.disable()
 
 
 @contextmanager

@@ -1,24 +1,45 @@
-"""What the running thread is inside of: the attention layer, its token layout, its timestep."""
+"""What the running thread is inside of: the marked attention layer, if any."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from torch import Tensor
 
 
-class Current(threading.local):
-    """Thread-local slots that processors and root hooks set around a call.
+class Place:
+    """The inputs of the model that runs, as its root hook found them.
 
-    ``handle`` names the attention layer that runs (0-d int64 CPU tensor; None outside of one): a
-    tensor and not a number, because torch.compile then makes one graph for all layers instead of one
-    per layer. ``layout`` = (frames, height, width, text before, text after) of the running model and
-    ``timestep`` its noise level input.
+    ``layout`` = (frames, height, width, text before, text after) and ``timestep``, the noise level
+    input. One for each model; a plain object, because torch.compile follows writes to it.
     """
 
-    handle: Tensor | None = None
-    layout: tuple[int, ...] = ()
-    timestep: Tensor | None = None
+    def __init__(self) -> None:
+        self.layout: tuple[int, ...] = ()
+        self.timestep: Tensor | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Mark:
+    """What a marked processor carries: ``handle`` names the layer, ``place`` is its model's.
+
+    The handle is a 0-d int64 CPU tensor and not a number: torch.compile then makes one graph for all
+    layers instead of one per layer. ``reached`` tells whether the call under way came to the wrapped
+    attention function.
+    """
+
+    handle: Tensor
+    place: Place
+    reached: bool = False
+
+
+class Current(threading.local):
+    """The mark whose processor runs in this thread; None outside of one."""
+
+    def __init__(self) -> None:
+        # Set for every thread, not on the class: torch.compile guards on the instance's own slots.
+        self.mark: Mark | None = None
 
 
 CURRENT = Current()

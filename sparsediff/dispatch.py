@@ -5,6 +5,7 @@ The registry is private to diffusers; this file alone touches it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sparsediff.current import CURRENT
 from sparsediff.kernels.errors import SparseError
-from sparsediff.operator import attend, compiled_attend, dense_functions, session_of
+from sparsediff.operator import attend, compiled_attend, dense_functions, note_dense, session_of
 
 
 def _registry() -> Any:
@@ -51,30 +52,41 @@ def unwrap() -> None:
 
 
 def _sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def attention(**arguments: Any) -> Tensor:
-        handle = CURRENT.handle
-        if handle is None:
-            return original(**arguments)
+    @functools.wraps(original)
+    def attention(*args: Any, **arguments: Any) -> Tensor:
+        mark = CURRENT.mark
+        if mark is None or args:  # diffusers' dispatcher passes keywords only
+            return original(*args, **arguments)
         q, k, v = arguments["query"], arguments["key"], arguments["value"]
+        if q.shape[1] != k.shape[1]:  # attention to something else inside the layer: image prompts
+            return original(**arguments)
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            mark.reached = True
         reason = _unfit(q, k, v, arguments)
+        if reason and compiling:
+            note = note_dense(q, mark.handle, mark.place.timestep, reason)
+            noted: Tensor = original(**arguments) + note
+            return noted
         if reason:
-            if not torch.compiler.is_compiling():
-                session_of(handle)[0].fell_back(reason)
+            session, layer = session_of(mark.handle)
+            session.passed_over(layer, mark.place.timestep, reason)
             return original(**arguments)
         mask, scale = arguments.get("attn_mask"), arguments.get("scale")
-        if torch.compiler.is_compiling():
+        place = mark.place
+        if compiling:
             out: Tensor = compiled_attend(
-                q, k, v, handle, mask, CURRENT.timestep, CURRENT.layout, scale, name
+                q, k, v, mark.handle, mask, place.timestep, place.layout, scale, name
             )
             return out
         return attend(
             q,
             k,
             v,
-            handle,
+            mark.handle,
             mask=mask,
-            timestep=CURRENT.timestep,
-            layout=CURRENT.layout,
+            timestep=place.timestep,
+            layout=place.layout,
             scale=scale,
             backend=name,
         )
@@ -83,17 +95,16 @@ def _sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., T
 
 
 def _unfit(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> str:
-    """Why a call inside a marked layer is not one that sparse attention computes."""
-    if q.shape != k.shape or k.shape != v.shape:
-        return "query, key and value differ in shape"
-    if arguments.get("is_causal") or arguments.get("dropout_p"):
-        return "causal attention or dropout"
-    if arguments.get("_parallel_config") is not None:
-        return "context parallelism"
-    mask = arguments.get("attn_mask")
-    if mask is not None and not isinstance(mask, Tensor):
-        return f"an attention mask of type {type(mask).__name__}"
-    compiling = torch.compiler.is_compiling()
-    if compiling and torch.is_grad_enabled() and (q.requires_grad or v.requires_grad):
-        return "gradients in a compiled model"
-    return ""
+    """Why a self-attention call is not one that sparse attention computes; empty when it is."""
+    mask, compiling = arguments.get("attn_mask"), torch.compiler.is_compiling()
+    needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
+    reasons = {
+        "query, key and value differ in shape": q.shape != k.shape or k.shape != v.shape,
+        "causal attention": arguments.get("is_causal"),
+        "dropout": arguments.get("dropout_p"),
+        "the caller wants the log-sum-exp too": arguments.get("return_lse"),
+        "context parallelism": arguments.get("_parallel_config") is not None,
+        "the attention mask is not a tensor": not isinstance(mask, Tensor | None),
+        "gradients in a compiled model": compiling and needs_grad,
+    }
+    return next((reason for reason, found in reasons.items() if found), "")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError, UnsupportedModelError
@@ -55,16 +54,8 @@ def _ltx(model: Any, inputs: Mapping[str, Any]) -> Layout:
 
 
 def _flux(model: Any, inputs: Mapping[str, Any]) -> Layout:
-    tokens = inputs["hidden_states"].shape[1]
-    text = inputs["encoder_hidden_states"].shape[1]
-    ids = inputs.get("img_ids")
-    if ids is None or torch.compiler.is_compiling():  # reading values would break the graph
-        return 1, 1, tokens, text, 0
-    last = ids[-1] if ids.ndim == 2 else ids[0, -1]
-    height = int(last[-2]) + 1
-    return (
-        (1, height, tokens // height, text, 0) if tokens % height == 0 else (1, 1, tokens, text, 0)
-    )
+    # Height and width are values in img_ids, not shapes, and Kontext appends a second image: one row.
+    return 1, 1, inputs["hidden_states"].shape[1], inputs["encoder_hidden_states"].shape[1], 0
 
 
 _JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")

@@ -52,6 +52,7 @@ def attend(
     layout: tuple[int, ...],
     scale: float | None,
     backend: str,
+    compiled: bool = False,
 ) -> Tensor:
     """Compute one marked attention call ``[b, s, h, d]`` in its session.
 
@@ -76,6 +77,7 @@ def attend(
         layout=layout,
         scale=q.shape[-1] ** -0.5 if scale is None else scale,
         dense=dense,
+        compiled=compiled,
     )
 
 
@@ -102,6 +104,7 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
         layout=tuple(layout),
         scale=scale,
         backend=backend,
+        compiled=True,
     )
     return out.contiguous()
 
@@ -119,3 +122,22 @@ def _(  # noqa: PLR0917
     backend: str,
 ) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("sparsediff::note_dense", mutates_args=())
+def note_dense(q: Tensor, handle: Tensor, timestep: Tensor | None, reason: str) -> Tensor:
+    """Count a call of a compiled model that runs dense; returns a zero to add to its output.
+
+    The zero is what keeps the compiler from dropping the note.
+    """
+    session, layer = session_of(handle)
+    session.passed_over(layer, timestep, reason, compiled=True)
+    return q.new_zeros(())
+
+
+@note_dense.register_fake
+def _(q: Tensor, handle: Tensor, timestep: Tensor | None, reason: str) -> Tensor:
+    return q.new_empty(())
+
+
+note_dense.register_autograd(lambda context, gradient: (None, None, None, None))

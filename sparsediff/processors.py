@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from sparsediff.current import CURRENT
+from sparsediff.current import CURRENT, Mark
+from sparsediff.operator import session_of
 
-_HANDLE = "_sparsediff_handle"
+_MARK = "_sparsediff_mark"
 
 
 def _new(base: Any) -> Any:
@@ -28,15 +31,21 @@ def _marked_class(base: Any) -> type:
     base_call: Callable[..., Any] = base.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        previous = CURRENT.handle
-        CURRENT.handle = self._sparsediff_handle
+        previous, mark = CURRENT.mark, self._sparsediff_mark
+        CURRENT.mark = mark
         try:
-            return base_call(self, *args, **kwargs)
+            if torch.compiler.is_compiling():
+                return base_call(self, *args, **kwargs)
+            mark.reached = False
+            out = base_call(self, *args, **kwargs)
+            if not mark.reached:
+                _missed(mark, base)
+            return out
         finally:
-            CURRENT.handle = previous
+            CURRENT.mark = previous
 
     def state(self: Any) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != _HANDLE}
+        return {name: value for name, value in vars(self).items() if name != _MARK}
 
     def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
         plain = memo[id(self)] = _new(base)
@@ -60,10 +69,19 @@ def _marked_class(base: Any) -> type:
 
 def is_marked(processor: object) -> bool:
     """Whether a processor names its layer when it runs."""
-    return _HANDLE in getattr(processor, "__dict__", {})
+    return _MARK in getattr(processor, "__dict__", {})
 
 
-def mark(module: nn.Module, handle: Tensor, taken: set[int]) -> Callable[[], None]:
+def _missed(mark: Mark, base: type) -> None:
+    session, layer = session_of(mark.handle)
+    session.passed_over(
+        layer,
+        mark.place.timestep,
+        f"{base.__name__} computes attention without diffusers' attention dispatch",
+    )
+
+
+def mark(module: nn.Module, label: Mark, taken: set[int]) -> Callable[[], None]:
     """Mark the processor of an attention module; returns what undoes it.
 
     A processor that another module uses as well (its id is in `taken`) is replaced by a shallow copy,
@@ -74,14 +92,16 @@ def mark(module: nn.Module, handle: Tensor, taken: set[int]) -> Callable[[], Non
     taken.add(id(processor))
     base: Any = type(processor)
     processor.__class__ = _marked_class(base)
-    setattr(processor, _HANDLE, handle)
+    setattr(processor, _MARK, label)
     if processor is not original:
         module.processor = processor
+    home = weakref.ref(module)  # whoever keeps a Session must not keep its model alive
 
     def undo() -> None:
         processor.__class__ = base
-        vars(processor).pop(_HANDLE, None)
-        if processor is not original and module.processor is processor:
-            module.processor = original
+        vars(processor).pop(_MARK, None)
+        owner: Any = home()
+        if owner is not None and processor is not original and owner.processor is processor:
+            owner.processor = original
 
     return undo

@@ -25,11 +25,11 @@ class Context:
 class Progress:
     """Follows one pipeline or model from the calls of its attention layers.
 
-    A forward begins when its root hook fires, or when a layer is seen again (a fully compiled model
-    has no eager hook). Its step is, in this order, the step index of the cache context, the step index
-    of the scheduler, a change of the timestep; never the number of calls, because caches skip calls
-    and guidance doubles them. Its branch is the name of the cache context, else its place among the
-    forwards of the step.
+    A forward begins when its root hook fires, or, in a compiled model, when a layer is seen again: a
+    fully compiled one has no eager hook. Its step is, in this order, the step index of the cache
+    context, the step index of the scheduler if that is in use, a change of the timestep; never the
+    number of calls, because caches skip calls and guidance doubles them. Its branch is the name of
+    the cache context, else its place among the forwards of the step.
     """
 
     def __init__(self, scheduler: Callable[[], Any] = lambda: None) -> None:
@@ -40,7 +40,8 @@ class Progress:
         self.run = 0
         self._forward_pending = True
         self.seen: set[int] = set()  # layers of the forward in progress
-        self._timesteps: Any = None
+        self._timesteps: Any = None  # the schedule of the run in progress
+        self._spent: Any = None  # the schedule of a run that is over
         self._ended = True
         self._key: object = None
         self._index = -1
@@ -54,11 +55,11 @@ class Progress:
 
     def run_ends(self) -> None:
         """The pipeline said that its run is over: the next forward opens a run."""
-        self._ended = True
+        self._ended, self._spent = True, self._timesteps
 
-    def at_layer(self, layer: int, timestep: Tensor | None) -> bool:
+    def at_layer(self, layer: int, timestep: Tensor | None, *, compiled: bool = False) -> bool:
         """Note a call of `layer`; True when it opens a new run."""
-        if not self._forward_pending and layer not in self.seen:
+        if not self._forward_pending and not (compiled and layer in self.seen):
             self.seen.add(layer)
             return False
         self._forward_pending = False
@@ -83,7 +84,7 @@ class Progress:
 
     def _where(self, timestep: Tensor | None) -> tuple[int | None, object, int | None, bool]:
         """(step index or None to count, key that changes with the step, total, run restarted)."""
-        scheduler = self.scheduler()  # read anew: users replace a pipeline's scheduler
+        scheduler = self._scheduler_in_use()
         schedule = getattr(scheduler, "timesteps", None)
         restarted = schedule is not None and schedule is not self._timesteps
         self._timesteps = schedule
@@ -99,10 +100,24 @@ class Progress:
         # Somebody has to be asked: reading the timestep makes a GPU wait, once a forward. Wan 2.2 TI2V
         # gives every token its own timestep; conditioned ones are at 0, the rest agree.
         value = float(timestep.max()) if timestep is not None else 0.0
-        rose = self._value is not None and value > self._value
+        back_at_the_start = value == self._first_value and self._value != value
         self._value = value
         key = ("timestep", value) if index is None else ("index", index)
-        return index, key, total, restarted or (schedule is None and rose)
+        return index, key, total, restarted or (schedule is None and back_at_the_start)
+
+    def _scheduler_in_use(self) -> Any:
+        """The pipeline's scheduler, read anew (users replace it), or None if it does not count here.
+
+        A model that two pipelines share may be called by the other one: this scheduler then stands
+        where its own last run left it, or was never started.
+        """
+        scheduler = self.scheduler()
+        schedule = getattr(scheduler, "timesteps", None)
+        if schedule is None or getattr(scheduler, "num_inference_steps", 0) is None:
+            return None
+        position = getattr(scheduler, "step_index", None)
+        over = schedule is self._spent or (position is not None and position >= len(schedule))
+        return None if over else scheduler
 
     def _progress(self, total: int | None) -> float:
         if total:

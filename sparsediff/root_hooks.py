@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsediff.current import CURRENT
+from sparsediff.current import Place
 from sparsediff.models import LayoutRule
 from sparsediff.processors import is_marked
 from sparsediff.progress import Context
@@ -29,29 +30,34 @@ class RootHook:
     """Forward-pre-hook of one model: notes layout and timestep, tells the session of the forward."""
 
     def __init__(
-        self, session: Session, layout: LayoutRule, modules: Mapping[str, nn.Module]
+        self,
+        session: Session,
+        layout: LayoutRule,
+        place: Place,
+        modules: Mapping[int, nn.Module],
     ) -> None:
         self.session = session
         self.layout = layout
+        self.place = place
         self.modules = dict(modules)
         self.names: tuple[str, ...] = ()
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run before the model's forward."""
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        CURRENT.layout = self.layout(model, inputs)
+        self.place.layout = self.layout(model, inputs)
         timestep = inputs.get("timestep")
-        CURRENT.timestep = timestep if isinstance(timestep, Tensor) else None
+        self.place.timestep = timestep if isinstance(timestep, Tensor) else None
         if not torch.compiler.is_compiling():
             self.session.progress.forward_begins()
-            self._notice_lost_layers()
+            self._count_lost_layers()
 
-    def _notice_lost_layers(self) -> None:
-        lost = sum(not is_marked(module.processor) for module in self.modules.values())
-        if lost:
-            self.session.fell_back(
-                f"the attention processors of {lost} layers were replaced after enabling"
-            )
+    def _count_lost_layers(self) -> None:
+        for layer, module in self.modules.items():
+            if not is_marked(module.processor):
+                self.session.passed_over(
+                    layer, self.place.timestep, "the attention processor was replaced"
+                )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Silent:
         return _Silent()
@@ -61,10 +67,14 @@ class RootHook:
 
 
 def add_root_hook(
-    model: nn.Module, session: Session, layout: LayoutRule, modules: Mapping[str, nn.Module]
+    model: nn.Module,
+    session: Session,
+    layout: LayoutRule,
+    place: Place,
+    modules: Mapping[int, nn.Module],
 ) -> Callable[[], None]:
     """Register the hook as a native one: unlike a rewritten forward, it survives offloading."""
-    hook = RootHook(session, layout, modules)
+    hook = RootHook(session, layout, place, modules)
     hook.names = tuple(inspect.signature(type(model).forward).parameters)[1:]
     return model.register_forward_pre_hook(hook, with_kwargs=True).remove
 
@@ -118,10 +128,16 @@ def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
     registry._hook_order.insert(0, _NAME)
     registry._fn_refs.insert(0, reference)
 
+    home = weakref.ref(model)  # whoever keeps a Session must not keep its model alive
+
     def undo() -> None:
+        owner = home()
+        registry = None if owner is None else vars(owner).get("_diffusers_hook")
+        if owner is None or registry is None:
+            return
         _remove_listener(registry)
         if not had_registry and not registry.hooks:
-            vars(model).pop("_diffusers_hook", None)
+            vars(owner).pop("_diffusers_hook", None)
 
     return undo
 

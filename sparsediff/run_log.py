@@ -23,29 +23,36 @@ class RunLog:
     fallbacks: Counter[str] = field(default_factory=Counter)
     backends: Counter[str] = field(default_factory=Counter)
     masks: dict[int, BlockMask] = field(default_factory=dict)
-    _densities: dict[int, tuple[BlockMask, Tensor]] = field(default_factory=dict)
+    _latest: dict[tuple[int, str], tuple[BlockMask, Tensor]] = field(default_factory=dict)
 
     def dense(self, step: int, layer: int) -> None:
         """A call ran dense."""
         self.calls.append((step, layer, None))
 
-    def sparse(self, step: int, layer: int, mask: BlockMask, backend: str) -> None:
-        """A call ran over `mask`."""
-        known = self._densities.get(layer)
+    def sparse(self, step: int, layer: int, branch: str, mask: BlockMask, backend: str) -> None:
+        """A call of a guidance branch ran over `mask`."""
+        known = self._latest.get((layer, branch))
         if known is None or known[0] is not mask:
             known = (mask, mask.head_density.mean(dim=0))
-            self._densities[layer] = known
+            self._latest[layer, branch] = known
         self.calls.append((step, layer, known[1]))
         self.backends[backend] += 1
         self.masks[layer] = mask
 
+    def settle(self) -> None:
+        """The run is over: what is left to read moves off the GPU."""
+        self._latest.clear()
+        self.masks = {layer: mask.to("cpu") for layer, mask in self.masks.items()}
+
     def report(self, *, method: dict[str, object], names: list[str]) -> RunReport:
         """Everything the run did, as plain numbers."""
-        # Six decimals are what float32 holds of a share.
-        values = [
-            None if d is None else [round(share, 6) for share in d.tolist()]
-            for _, _, d in self.calls
-        ]
+        # Calls share the tensor of their mask, so each is read once. Six decimals are what float32
+        # holds of a share.
+        shares = {
+            id(density): [round(share, 6) for share in density.tolist()]
+            for density in {id(d): d for _, _, d in self.calls if d is not None}.values()
+        }
+        values = [None if d is None else shares[id(d)] for _, _, d in self.calls]
         means = [1.0 if v is None else sum(v) / len(v) for v in values]
         sparse = [mean for mean, value in zip(means, values, strict=True) if value is not None]
         return RunReport(
@@ -87,8 +94,10 @@ class RunLog:
                 for (_, at, _), value in zip(self.calls, values, strict=True)
                 if at == layer and value is not None
             ]
-            # One entry for a mask that all heads share, else one for each head.
-            shown = [round(_mean(list(head), 1.0), 6) for head in zip(*heads, strict=True)]
+            # A mask that all heads share has one entry, which stands for each of them.
+            width = max((len(value) for value in heads), default=0)
+            wide = [value * width if len(value) == 1 else value for value in heads]
+            shown = [round(_mean(list(head), 1.0), 6) for head in zip(*wide, strict=True)]
             rows.append(
                 {
                     "layer": layer,

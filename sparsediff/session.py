@@ -13,10 +13,13 @@ from torch import Tensor
 from sparsediff.attention_mask import key_lengths
 from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.inputs import AttentionInputs
+from sparsediff.kernels.registry import choose
 from sparsediff.progress import Progress
 from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
 from sparsediff.search import AttentionCall, Memory, Method, TokenGrid
+from sparsediff.search.call import under_autocast
 
 logger = logging.getLogger("sparsediff")
 
@@ -42,26 +45,32 @@ class Session:
         method: Method,
         backend: str,
         layers: list[str],
+        depths: list[int],
         scheduler: Callable[[], Any] = lambda: None,
     ) -> None:
         self.method = method
         self.backend = backend
         self.layers = layers
+        self.depths = depths  # the place of each layer inside its own model
         self.progress = Progress(scheduler)
         self.log = RunLog()
         self.undo: list[Callable[[], None]] = []
+        self.enabled = False  # whether the target runs with this session
         self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
         self._key_lengths: dict[tuple[object, ...], Tensor | None] = {}
         self._checked: set[int] = set()
         self._warned: set[str] = set()
 
-    @property
-    def enabled(self) -> bool:
-        """Whether the target still runs with this session."""
-        return bool(self.undo)
+    def __repr__(self) -> str:
+        state = "enabled" if self.enabled else "disabled"
+        return (
+            f"Session({self.method.name}, density={self.method.density}, "
+            f"{len(self.layers)} layers, {state})"
+        )
 
     def disable(self) -> None:
         """Undo everything that enabling changed, in reverse order; the last report stays readable."""
+        self.enabled = False
         while self.undo:
             self.undo.pop()()
         self.end_run()
@@ -77,6 +86,7 @@ class Session:
     def end_run(self) -> None:
         """Free the patterns and caches of the run; the log stays."""
         self.progress.run_ends()
+        self.log.settle()
         self._memories.clear()
         self._key_lengths.clear()
 
@@ -92,20 +102,22 @@ class Session:
         layout: tuple[int, ...],
         scale: float,
         dense: Callable[[], Tensor],
+        compiled: bool = False,
     ) -> Tensor:
-        """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so."""
-        if self.progress.at_layer(layer, timestep):
-            self._memories.clear()
-            self._checked.clear()
-            self.log = RunLog()
-        if self.progress.seen == {layer}:  # first layer of a forward: its masks are new tensors
-            self._key_lengths.clear()
-        self._refuse_broken_inputs(layer, q, k, v)
-        kv_lens, reason = self._padding(attention_mask, q)
-        reason = reason or self._unfit(q, layout)
+        """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so.
+
+        Raises SparseError, and disables the session first, when the inputs are broken or a backend
+        asked for by name cannot compute them.
+        """
+        self._enter(layer, timestep, compiled=compiled)
+        q, k, v = under_autocast(q, k, v)
+        try:
+            kv_lens, reason = self._admit(layer, q, k, v, mask=attention_mask, layout=layout)
+        except SparseError:
+            self.disable()
+            raise
         if reason:
-            self.fell_back(reason)
-            self.log.dense(self.progress.step.index, layer)
+            self._ran_dense_because(layer, reason)
             return dense()
         call = AttentionCall(
             q=q,
@@ -114,6 +126,7 @@ class Session:
             grid=_grid(layout),
             step=self.progress.step,
             layer=layer,
+            depth=self.depths[layer],
             scale=scale,
             kv_lens=kv_lens,
             backend=self.backend,
@@ -122,13 +135,61 @@ class Session:
         )
         return self.method.attend(call, self._memory(layer, q))
 
+    def passed_over(
+        self, layer: int, timestep: Tensor | None, reason: str, *, compiled: bool = False
+    ) -> None:
+        """Count a call of a marked layer that runs dense without coming to `attend`."""
+        self._enter(layer, timestep, compiled=compiled)
+        self._ran_dense_because(layer, reason)
+
+    def _enter(self, layer: int, timestep: Tensor | None, *, compiled: bool) -> None:
+        """Find the step and branch of a call; a new run starts with nothing remembered."""
+        if self.progress.at_layer(layer, timestep, compiled=compiled):
+            self._memories.clear()
+            self._checked.clear()
+            self.log = RunLog()
+            total = self.progress.step.total
+            if total is not None and self.method.schedule.dense_steps(total) >= total:
+                self.fell_back(f"all of the {total} steps are dense steps: lower warmup")
+        if self.progress.seen == {layer}:  # first layer of a forward: its masks are new tensors
+            self._key_lengths.clear()
+
+    def _admit(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None,
+        layout: tuple[int, ...],
+    ) -> tuple[Tensor | None, str]:
+        """Key lengths of a call, and why it cannot run sparse; looks at each layer's inputs once."""
+        kv_lens, reason = self._padding(mask, q)
+        reason = reason or self._unfit(q, layout)
+        if layer not in self._checked:
+            self._checked.add(layer)
+            self._refuse_broken_inputs(layer, q, k, v)
+            if self.backend != "auto" and not reason:
+                block, tokens = self.method.block_size, q.shape[1]
+                full = BlockMask.full(
+                    block_size=block, q_len=tokens, kv_len=tokens, device=q.device
+                )
+                inputs = AttentionInputs(q=q, k=k, v=v, mask=full, scale=1.0, kv_lens=kv_lens)
+                choose(self.backend, inputs)
+        return kv_lens, reason
+
+    def _ran_dense_because(self, layer: int, reason: str) -> None:
+        self.fell_back(reason)
+        self.log.dense(self.progress.step.index, layer)
+
     def ran_dense(self, call: AttentionCall) -> None:
         """Count a call that ran dense as planned."""
         self.log.dense(call.step.index, call.layer)
 
     def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
         """Count a call that ran sparse."""
-        self.log.sparse(call.step.index, call.layer, mask, backend)
+        self.log.sparse(call.step.index, call.layer, self.progress.branch, mask, backend)
 
     def fell_back(self, reason: str) -> None:
         """Count a call that could not run sparse, and say why, once per reason."""
@@ -145,10 +206,7 @@ class Session:
         return known[1]
 
     def _refuse_broken_inputs(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Once per layer and run: a broken model must not be mistaken for a broken plug-in."""
-        if layer in self._checked:
-            return
-        self._checked.add(layer)
+        """A broken model must not be mistaken for a broken plug-in."""
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             if not bool(torch.isfinite(tensor).all()):
                 raise SparseError(

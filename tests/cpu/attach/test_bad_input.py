@@ -35,7 +35,11 @@ def untouched(model: Any) -> bool:
         ({"density": "0.2"}, "density='0.2'"),
         ({"block_size": 0}, "block_size=0"),
         ({"warmup": 1.0}, "warmup=1.0"),
-        ({"refresh": (0.1,)}, r"refresh=\(0.1,\)"),
+        ({"refresh": (1.5,)}, r"refresh=\(1.5,\)"),
+        ({"refresh": 0.5}, "refresh=0.5"),
+        ({"head_budgets": "no"}, "head_budgets='no'"),
+        ({"compensate": 1}, "compensate=1"),
+        ({"gate": "x"}, "gate='x'"),
         ({"recall_threshold": 2.0}, "recall_threshold"),
         ({"densty": 0.2}, "no option 'densty'.*Did you mean 'density'"),
         ({"method": "adspa"}, "Unknown method 'adspa'.*Did you mean 'adaspa'"),
@@ -85,7 +89,7 @@ def test_broken_model_is_named(pipe: Any) -> None:
     ):
         WAN.run(pipe)
     assert session.report().sparse_calls == 0
-    pipe.disable_sparse_attention()
+    assert not session.enabled
     assert untouched(pipe.transformer)
 
 

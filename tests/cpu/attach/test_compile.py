@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import torch._dynamo
 from tiny_pipelines import FAMILIES, wan
 from torch._dynamo.testing import CompileCounter
 
+SUPPORT = Path(__file__).parents[2] / "support"
 WAN = FAMILIES["wan"]
 OPTIONS: dict[str, Any] = {"density": 0.4, "block_size": 8, "warmup": 0.25}
 
@@ -45,17 +49,69 @@ def test_repeated_blocks_share_one_graph(compile_first: bool) -> None:
     torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-4)
 
 
-def test_fully_compiled_model() -> None:
+@pytest.mark.parametrize("way", ["method", "function"])
+def test_fully_compiled_model(way: str) -> None:
+    twin = wan(layers=3)
+    twin.enable_sparse_attention(**OPTIONS)
     pipe = wan(layers=3)
-    pipe.enable_sparse_attention(**OPTIONS)
-    eager = WAN.run(pipe)
+    session = pipe.enable_sparse_attention(**OPTIONS)
     counter = CompileCounter()
-    pipe.transformer.compile(fullgraph=True, backend=counter)
+    if way == "method":
+        pipe.transformer.compile(fullgraph=True, backend=counter)
+    else:
+        pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend=counter)
     compiled = WAN.run(pipe)
     assert counter.frame_count == 1
-    report = pipe.sparse_attention_report()
+    report = session.report()
     assert (report.sparse_calls, report.dense_calls) == (18, 6)
-    torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-4)
+    assert report.fallbacks == {}
+    torch.testing.assert_close(compiled, WAN.run(twin), atol=1e-4, rtol=1e-4)
+    wide = WAN.run(pipe, width=128)
+    assert session.report().sparse_calls == 18
+    assert session.report().fallbacks == {}
+    torch.testing.assert_close(wide, WAN.run(twin, width=128), atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_before_anything_ran() -> None:
+    """In a new process and a new thread: no eager run has prepared anything for the compiler."""
+    code = f"""
+import sys, threading
+sys.path.insert(0, {str(SUPPORT)!r})
+from torch._dynamo.testing import CompileCounter
+from tiny_pipelines import FAMILIES, wan
+import sparsediff
+pipe, counter = wan(layers=9), CompileCounter()
+session = pipe.enable_sparse_attention(density=0.4, block_size=8, warmup=0.25)
+pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+run = lambda: FAMILIES["wan"].run(pipe)
+run()
+print(counter.frame_count, session.report().sparse_calls, session.report().fallbacks)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+print(counter.frame_count, session.report().sparse_calls, session.report().fallbacks)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["1 54 {}", "1 54 {}"]
+
+
+def test_gradients_in_a_compiled_model_run_dense_and_say_so() -> None:
+    pipe = wan(layers=3)
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend="eager")
+    out = pipe.transformer(
+        hidden_states=torch.randn(1, 16, 3, 8, 8),
+        timestep=torch.tensor([900.0]),
+        encoder_hidden_states=torch.randn(1, 16, 32),
+    )[0]
+    out.sum().backward()
+    assert pipe.transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0
+    report = session.report()
+    assert (report.sparse_calls, report.dense_calls) == (0, 3)
+    assert report.fallbacks == {"gradients in a compiled model": 3}
 
 
 def test_disable_after_compile_is_dense() -> None:

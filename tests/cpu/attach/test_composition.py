@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import threading
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -295,13 +296,135 @@ def test_replaced_processors_are_noticed(pipe: Any, caplog: pytest.LogCaptureFix
     from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
     pipe.enable_sparse_attention(**OPTIONS)
-    pipe.transformer.set_attn_processor(WanAttnProcessor())
+    for block in pipe.transformer.blocks[:2]:
+        block.attn1.set_processor(WanAttnProcessor())
+    WAN.run(pipe)
+    report = pipe.sparse_attention_report()
+    assert report.fallbacks == {"the attention processor was replaced": 16}
+    assert (report.sparse_calls, report.dense_calls) == (6, 18)
+    assert sum("processor was replaced" in r.message for r in caplog.records) == 1
+    pipe.disable_sparse_attention()
+
+
+def test_processors_past_the_dispatcher_are_noticed(pipe: Any) -> None:
+    class Direct:
+        """A processor of the user's own that calls torch itself."""
+
+        def __call__(self, attn: Any, hidden_states: Any, *rest: Any, **more: Any) -> Any:
+            q, k, v = (
+                part(hidden_states).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+                for part in (attn.to_q, attn.to_k, attn.to_v)
+            )
+            out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+    for block in pipe.transformer.blocks:
+        block.attn1.processor = Direct()
+    pipe.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    report = pipe.sparse_attention_report()
+    assert (report.sparse_calls, report.dense_calls) == (0, 24)
+    assert list(report.fallbacks.values()) == [24]
+    assert "Direct computes attention without diffusers' attention dispatch" in report.fallbacks
+
+
+def test_shared_transformer_follows_the_pipeline_that_runs() -> None:
+    """Two LTX pipelines with schedulers of their own around one transformer, enabled by the first."""
+    first, second = LTX.build(), LTX.build()
+    second.transformer = first.transformer
+    first.enable_sparse_attention(**OPTIONS)
+    for runs in (second, first, second):
+        LTX.run(runs, steps=8)
+        report = first.sparse_attention_report()
+        assert len(report.steps) == 8
+        assert report.dense_calls + report.sparse_calls == 16
+        assert report.dense_calls >= 2
+        assert report.sparse_calls >= 6
+
+
+def test_collected_pipeline_does_not_disable_a_new_one(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage collection may come in the middle of enabling."""
+    from sparsediff import dispatch
+
+    old = wan()
+    old.enable_sparse_attention(**OPTIONS)
+    del old
+    wrap = dispatch.wrap
+
+    def wrap_and_collect() -> None:
+        wrap()
+        gc.collect()
+
+    monkeypatch.setattr(dispatch, "wrap", wrap_and_collect)
+    pipe.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    assert calls(pipe) == (18, 6)
+
+
+def test_kept_session_does_not_keep_the_model() -> None:
+    pipe = wan()
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    model = weakref.ref(pipe.transformer)
+    del pipe
+    gc.collect()
+    assert model() is None
+    assert session.report().sparse_calls == 18
+    session.disable()
+
+
+def test_exchanged_transformer_can_still_be_disabled(pipe: Any) -> None:
+    old = pipe.transformer
+    pipe.enable_sparse_attention(**OPTIONS)
+    pipe.transformer = wan_transformer()
+    pipe.disable_sparse_attention()
+    assert not old._forward_pre_hooks
+
+
+def test_dense_layers_are_counted_in_each_expert() -> None:
+    pipe = WAN22.build()
+    session = pipe.enable_sparse_attention("window", density=0.3, block_size=8, dense_layers=1)
+    WAN22.run(pipe, steps=6)
+    dense = {row["name"] for row in session.report().layers if row["heads"] == []}
+    assert dense == {"transformer.blocks.0.attn1", "transformer_2.blocks.0.attn1"}
+
+
+def test_schedule_without_a_sparse_step_says_so(pipe: Any) -> None:
+    pipe.enable_sparse_attention(block_size=8, warmup=0.9)
     WAN.run(pipe)
     report = pipe.sparse_attention_report()
     assert report.sparse_calls == 0
-    assert "processors of 3 layers were replaced" in next(iter(report.fallbacks))
-    assert sum("replaced after enabling" in r.message for r in caplog.records) == 1
-    pipe.disable_sparse_attention()
+    assert "all of the 4 steps are dense steps" in next(iter(report.fallbacks))
+
+
+@pytest.mark.parametrize("compensate", [False, True])
+def test_autocast(pipe: Any, compensate: bool) -> None:
+    """The tensors are rounded as autocast does, the sums inside the kernels are not."""
+    with torch.autocast("cpu", torch.bfloat16):
+        dense = WAN.run(pipe)
+        pipe.enable_sparse_attention(density=1.0, block_size=8, warmup=0.0, compensate=compensate)
+        sparse = WAN.run(pipe)
+    assert calls(pipe) == (24, 0)
+    error = (sparse - dense).norm() / dense.norm()
+    assert error < 0.02, "four steps of a model computed to 8 bits"
+
+
+def test_named_backend_that_cannot_run_fails_at_the_first_step(pipe: Any) -> None:
+    pipe.transformer.double()
+    session = pipe.enable_sparse_attention(**OPTIONS, backend="cpu")
+    latents = torch.zeros(1, 16, 3, 8, 8, dtype=torch.float64)
+    with (
+        pytest.raises(sparsediff.SparseError, match=r"'cpu' cannot run these inputs.*float64"),
+        torch.no_grad(),
+    ):
+        pipe.transformer(
+            hidden_states=latents,
+            timestep=torch.tensor([900.0]),
+            encoder_hidden_states=torch.zeros(1, 16, 32, dtype=torch.float64),
+        )
+    assert not session.enabled
 
 
 def test_context_manager_restores_on_error(pipe: Any) -> None:
@@ -383,7 +506,10 @@ def test_bare_model_called_by_hand() -> None:
     assert [row["step"] for row in report.steps] == [0, 1, 2]
     assert not torch.allclose(outputs[0], dense, atol=1e-4)
     model(timestep=torch.tensor([900.0]), **inputs())
-    assert len(session.report().steps) == 1, "a rising timestep starts a new run"
+    assert len(session.report().steps) == 1, "the first timestep again starts a new run"
+    for t in (100.0, 200.0, 300.0):
+        model(timestep=torch.tensor([t]), **inputs())
+    assert len(session.report().steps) == 4, "any other new timestep is a new step"
 
 
 def test_gradients_flow_through_an_eager_model() -> None:

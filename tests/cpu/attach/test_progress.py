@@ -15,6 +15,7 @@ class Scheduler:
     """A scheduler's outside: timesteps, and perhaps a step index."""
 
     timesteps: torch.Tensor = field(default_factory=lambda: torch.linspace(1000, 250, 4))
+    num_inference_steps: int | None = 4
     begin_index: int | None = None
 
 
@@ -28,7 +29,7 @@ def forward(progress: Progress, t: float, layers: int = 2, eager: bool = True) -
     if eager:
         progress.forward_begins()
     for layer in range(layers):
-        progress.at_layer(layer, torch.tensor([t, t]))
+        progress.at_layer(layer, torch.tensor([t, t]), compiled=not eager)
     return progress.step.index, progress.branch
 
 
@@ -109,5 +110,27 @@ def test_end_of_run_opens_a_new_one() -> None:
     progress = Progress(lambda: scheduler)
     forward(progress, 1000.0)
     progress.run_ends()
+    scheduler.timesteps = scheduler.timesteps.clone()
     forward(progress, 1000.0)
     assert (progress.run, progress.branch) == (2, "0")
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_scheduler_that_is_not_in_use_is_not_followed(ended: bool) -> None:
+    """Another pipeline calls the model: this scheduler stays where its own run left it."""
+    scheduler = CountingScheduler()
+    progress = Progress(lambda: scheduler)
+    forward(progress, 1000.0)
+    scheduler.step_index = 4
+    if ended:
+        progress.run_ends()
+    seen = [forward(progress, t) for t in (900.0, 500.0, 100.0)]
+    assert [index for index, _ in seen][-3:] == ([0, 1, 2] if ended else [1, 2, 3])
+    assert progress.step.total is None
+
+
+def test_a_scheduler_that_never_started_is_not_followed() -> None:
+    scheduler = CountingScheduler(num_inference_steps=None)
+    progress = Progress(lambda: scheduler)
+    assert [forward(progress, t)[0] for t in (900.0, 500.0)] == [0, 1]
+    assert progress.step.total is None

@@ -45,6 +45,7 @@ def call(grid: TokenGrid, step: Step, recorder: Recorder, qkv: list[torch.Tensor
         grid=grid,
         step=step,
         layer=0,
+        depth=0,
         scale=q.shape[-1] ** -0.5,
         kv_lens=None,
         backend="auto",

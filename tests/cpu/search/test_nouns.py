@@ -50,7 +50,7 @@ def test_schedule_is_the_papers() -> None:
     """AdaSpa §1.3: T_s = {10, 30} of 50, counted from 1; the first ends the warm-up."""
     schedule = METHODS["adaspa"]().schedule
     steps = [Step(index=i, total=50, progress=i / 50) for i in range(50)]
-    dense = [s.index + 1 for s in steps if schedule.is_dense(s, layer=0)]
+    dense = [s.index + 1 for s in steps if schedule.is_dense(s, depth=0)]
     assert dense == list(range(1, 11))
     assert [s.index + 1 for s in steps if schedule.is_last_dense(s)] == [10]
     marks = [schedule.marks(s) for s in steps]
@@ -61,7 +61,7 @@ def test_schedule_is_the_papers() -> None:
 def test_dense_steps(warmup: float, total: int) -> None:
     schedule = Schedule(warmup=warmup)
     steps = [Step(index=i, total=total, progress=i / total) for i in range(total)]
-    dense = [schedule.is_dense(step, layer=3) for step in steps]
+    dense = [schedule.is_dense(step, depth=3) for step in steps]
     assert dense == sorted(dense, reverse=True), "dense steps come first"
     assert (sum(dense) > 0) == (warmup > 0)
     assert abs(sum(dense) - warmup * total) <= 1
@@ -70,8 +70,8 @@ def test_dense_steps(warmup: float, total: int) -> None:
 
 def test_schedule_without_a_total_follows_the_noise() -> None:
     schedule = Schedule(warmup=0.2, refresh=(0.6,), dense_layers=1)
-    assert schedule.is_dense(Step(index=7, progress=0.1), layer=1)
-    assert not schedule.is_dense(Step(index=1, progress=0.3), layer=1)
-    assert schedule.is_dense(Step(index=1, progress=0.3), layer=0)
+    assert schedule.is_dense(Step(index=7, progress=0.1), depth=1)
+    assert not schedule.is_dense(Step(index=1, progress=0.3), depth=1)
+    assert schedule.is_dense(Step(index=1, progress=0.3), depth=0)
     assert [schedule.marks(Step(index=0, progress=p)) for p in (0.5, 0.7)] == [0, 1]
     assert not schedule.is_last_dense(Step(index=1, progress=0.19))
