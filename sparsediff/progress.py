@@ -113,7 +113,7 @@ class Progress:
         """
         scheduler = self.scheduler()
         schedule = getattr(scheduler, "timesteps", None)
-        if schedule is None or getattr(scheduler, "num_inference_steps", 0) is None:
+        if schedule is None or not getattr(scheduler, "num_inference_steps", None):
             return None
         position = getattr(scheduler, "step_index", None)
         over = schedule is self._spent or (position is not None and position >= len(schedule))
