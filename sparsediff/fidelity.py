@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -51,11 +52,11 @@ class FidelityRow:
         return sum(self.ssim) / len(self.ssim)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values."""
+        """Plain JSON-ready values; the PSNR of identical videos, infinity, is null."""
         return {
             "name": self.name,
             "density": self.density,
-            "psnr": list(self.psnr),
+            "psnr": [value if isfinite(value) else None for value in self.psnr],
             "ssim": list(self.ssim),
             "realised_density": list(self.realised),
         }
