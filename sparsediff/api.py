@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from sparsediff import dispatch
+from sparsediff.context_hook import add_context_hook
 from sparsediff.current import Mark, Place
 from sparsediff.kernels import backends
 from sparsediff.kernels.errors import AlreadyEnabledError, SparseError, UnsupportedModelError
@@ -20,7 +21,7 @@ from sparsediff.models import ModelFacts, denoisers, facts_of, self_attention
 from sparsediff.operator import handles
 from sparsediff.processors import mark
 from sparsediff.report import RunReport
-from sparsediff.root_hooks import add_context_hook, add_root_hook, session_on
+from sparsediff.root_hooks import add_root_hook, session_on
 from sparsediff.search import METHODS, Method
 from sparsediff.session import Session
 

@@ -1,9 +1,8 @@
-"""Hooks on a denoising model: its token layout, its timestep, and what its pipeline says."""
+"""RootHook: a denoising model tells its session of every forward, its token layout and timestep."""
 
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,10 +12,7 @@ from torch import Tensor, nn
 from sparsediff.current import Place
 from sparsediff.models import LayoutRule
 from sparsediff.processors import is_marked
-from sparsediff.progress import Context
 from sparsediff.session import Session
-
-_NAME = "sparsediff"
 
 
 class _Silent:
@@ -85,65 +81,3 @@ def session_on(model: nn.Module) -> Session | None:
         if isinstance(hook, RootHook):
             return hook.session
     return None
-
-
-def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
-    """Listen to diffusers' ``cache_context`` and to its end-of-run signal, without rewriting forward.
-
-    The entry goes in front of the registry's own lists, with a placeholder for its forward reference,
-    so that hooks added and removed by others chain as before.
-    """
-    from diffusers.hooks.hooks import HookFunctionReference, HookRegistry, ModelHook, StateManager
-
-    class ContextListener(StateManager):  # type: ignore[misc]
-        def set_context(self, context: Any) -> None:
-            """The pipeline says which branch and step the next forward is."""
-            super().set_context(context)
-            session.progress.context = Context(
-                name=getattr(context, "name", context if isinstance(context, str) else None),
-                step_index=getattr(context, "step_index", None),
-                total=getattr(context, "num_inference_steps", None),
-            )
-
-    class PassiveHook(ModelHook):  # type: ignore[misc]
-        _is_stateful = True
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.listener = ContextListener(object)
-
-        def reset_state(self, module: nn.Module) -> nn.Module:
-            """The pipeline is done."""
-            session.end_run()
-            return module
-
-        def __deepcopy__(self, memo: dict[int, Any]) -> ModelHook:
-            return ModelHook()
-
-    had_registry = "_diffusers_hook" in vars(model)
-    registry = HookRegistry.check_if_exists_or_initialize(model)
-    _remove_listener(registry)  # a copy of an enabled model brings an inert one along
-    reference = HookFunctionReference()
-    registry.hooks[_NAME] = PassiveHook()
-    registry._hook_order.insert(0, _NAME)
-    registry._fn_refs.insert(0, reference)
-
-    home = weakref.ref(model)  # whoever keeps a Session must not keep its model alive
-
-    def undo() -> None:
-        owner = home()
-        registry = None if owner is None else vars(owner).get("_diffusers_hook")
-        if owner is None or registry is None:
-            return
-        _remove_listener(registry)
-        if not had_registry and not registry.hooks:
-            vars(owner).pop("_diffusers_hook", None)
-
-    return undo
-
-
-def _remove_listener(registry: Any) -> None:
-    if registry.hooks.pop(_NAME, None) is not None:
-        index = registry._hook_order.index(_NAME)
-        registry._hook_order.pop(index)
-        registry._fn_refs.pop(index)

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sparsediff.attention_mask import key_lengths
-from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.admission import Admission, grid_of
+from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
-from sparsediff.kernels.inputs import AttentionInputs
-from sparsediff.kernels.registry import choose
 from sparsediff.progress import Progress
 from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
-from sparsediff.search import AttentionCall, Memory, Method, TokenGrid
+from sparsediff.search import AttentionCall, Memory, Method
 from sparsediff.search.call import under_autocast
 
 logger = logging.getLogger("sparsediff")
-
-
-@lru_cache(maxsize=64)
-def _grid(layout: tuple[int, ...]) -> TokenGrid:
-    frames, height, width, before, after = layout
-    return TokenGrid(
-        frames=frames, height=height, width=width, text_before=before, text_after=after
-    )
 
 
 class Session:
@@ -54,11 +42,10 @@ class Session:
         self.depths = depths  # the place of each layer inside its own model
         self.progress = Progress(scheduler)
         self.log = RunLog()
+        self.admission = Admission(method, backend, layers)
         self.undo: list[Callable[[], None]] = []
         self.enabled = False  # whether the target runs with this session
         self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
-        self._key_lengths: dict[tuple[object, ...], Tensor | None] = {}
-        self._checked: set[int] = set()
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -88,7 +75,6 @@ class Session:
         self.progress.run_ends()
         self.log.settle()
         self._memories.clear()
-        self._key_lengths.clear()
 
     def attend(
         self,
@@ -112,7 +98,9 @@ class Session:
         self._enter(layer, timestep, compiled=compiled)
         q, k, v = under_autocast(q, k, v)
         try:
-            kv_lens, reason = self._admit(layer, q, k, v, mask=attention_mask, layout=layout)
+            kv_lens, reason = self.admission.admit(
+                layer, q, k, v, mask=attention_mask, layout=layout
+            )
         except SparseError:
             self.disable()
             raise
@@ -123,7 +111,7 @@ class Session:
             q=q,
             k=k,
             v=v,
-            grid=_grid(layout),
+            grid=grid_of(layout),
             step=self.progress.step,
             layer=layer,
             depth=self.depths[layer],
@@ -146,38 +134,13 @@ class Session:
         """Find the step and branch of a call; a new run starts with nothing remembered."""
         if self.progress.at_layer(layer, timestep, compiled=compiled):
             self._memories.clear()
-            self._checked.clear()
+            self.admission.new_run()
             self.log = RunLog()
             total = self.progress.step.total
             if total is not None and self.method.schedule.dense_steps(total) >= total:
                 self.fell_back(f"all of the {total} steps are dense steps: lower warmup")
-        if self.progress.seen == {layer}:  # first layer of a forward: its masks are new tensors
-            self._key_lengths.clear()
-
-    def _admit(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        mask: Tensor | None,
-        layout: tuple[int, ...],
-    ) -> tuple[Tensor | None, str]:
-        """Key lengths of a call, and why it cannot run sparse; looks at each layer's inputs once."""
-        kv_lens, reason = self._padding(mask, q)
-        reason = reason or self._unfit(q, layout)
-        if layer not in self._checked:
-            self._checked.add(layer)
-            self._refuse_broken_inputs(layer, q, k, v)
-            if self.backend != "auto" and not reason:
-                block, tokens = self.method.block_size, q.shape[1]
-                full = BlockMask.full(
-                    block_size=block, q_len=tokens, kv_len=tokens, device=q.device
-                )
-                inputs = AttentionInputs(q=q, k=k, v=v, mask=full, scale=1.0, kv_lens=kv_lens)
-                choose(self.backend, inputs)
-        return kv_lens, reason
+        if self.progress.seen == {layer}:  # first layer of a forward
+            self.admission.new_forward()
 
     def _ran_dense_because(self, layer: int, reason: str) -> None:
         self.fell_back(reason)
@@ -204,36 +167,3 @@ class Session:
         if known is None or known[0] != shape:
             known = self._memories[key] = (shape, Memory())
         return known[1]
-
-    def _refuse_broken_inputs(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """A broken model must not be mistaken for a broken plug-in."""
-        for name, tensor in (("q", q), ("k", k), ("v", v)):
-            if not bool(torch.isfinite(tensor).all()):
-                raise SparseError(
-                    f"{name} of {self.layers[layer]} holds NaN or infinite values at step "
-                    f"{self.progress.step.index}, before sparse attention did anything. The model or "
-                    f"its inputs are broken: check weights, dtype (bfloat16 instead of float16) and "
-                    f"prompt embeddings."
-                )
-
-    def _padding(self, mask: Tensor | None, q: Tensor) -> tuple[Tensor | None, str]:
-        if mask is None:
-            return None, ""
-        key = (mask.data_ptr(), tuple(mask.shape), mask.dtype)
-        if key not in self._key_lengths:
-            batch, tokens, heads, _ = q.shape
-            self._key_lengths[key] = key_lengths(mask, batch=batch, heads=heads, tokens=tokens)
-        lengths = self._key_lengths[key]
-        return (
-            lengths,
-            "" if lengths is not None else "the attention mask is not a key-padding mask",
-        )
-
-    def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
-        """Why this call cannot run sparse at all; empty when it can."""
-        tokens = q.shape[1]
-        if len(layout) != 5 or _grid(layout).tokens != tokens:
-            return f"the token grid {layout} does not describe a sequence of {tokens} tokens"
-        if block_count(tokens, self.method.block_size) < 2:
-            return f"{tokens} tokens fit into one block of {self.method.block_size}"
-        return ""

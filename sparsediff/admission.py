@@ -1,0 +1,105 @@
+"""Admission: whether one attention call can run sparse at all, and whether its inputs are sound."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sparsediff.attention_mask import key_lengths
+from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.inputs import AttentionInputs
+from sparsediff.kernels.registry import choose
+from sparsediff.search import Method, TokenGrid
+
+
+@lru_cache(maxsize=64)
+def grid_of(layout: tuple[int, ...]) -> TokenGrid:
+    """The TokenGrid of a model's (frames, height, width, text before, text after)."""
+    frames, height, width, before, after = layout
+    return TokenGrid(
+        frames=frames, height=height, width=width, text_before=before, text_after=after
+    )
+
+
+class Admission:
+    """The checks before a call; what costs a look at the data is done once per layer and run."""
+
+    def __init__(self, method: Method, backend: str, layers: list[str]) -> None:
+        self.block = method.block_size
+        self.backend = backend
+        self.layers = layers
+        self._looked_at: set[int] = set()
+        self._key_lengths: dict[tuple[object, ...], Tensor | None] = {}
+
+    def new_run(self) -> None:
+        """Look at every layer's inputs again."""
+        self._looked_at.clear()
+        self._key_lengths.clear()
+
+    def new_forward(self) -> None:
+        """Forget the masks of the last forward: the next ones are new tensors at old addresses."""
+        self._key_lengths.clear()
+
+    def admit(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None,
+        layout: tuple[int, ...],
+    ) -> tuple[Tensor | None, str]:
+        """Valid keys per batch item, int64 ``[b]`` or None for all, and why the call must run dense.
+
+        Raises SparseError for a mask that does not fit, for NaN or infinite numbers, and for a backend
+        asked for by name that cannot compute such inputs.
+        """
+        kv_lens, reason = self._padding(mask, q)
+        reason = reason or self._unfit(q, layout)
+        if layer not in self._looked_at:
+            self._looked_at.add(layer)
+            self._refuse_broken(layer, q=q, k=k, v=v)
+            if self.backend != "auto" and not reason:
+                self._require_backend(q, k, v, kv_lens)
+        return kv_lens, reason
+
+    def _padding(self, mask: Tensor | None, q: Tensor) -> tuple[Tensor | None, str]:
+        if mask is None:
+            return None, ""
+        key = (mask.data_ptr(), tuple(mask.shape), mask.dtype)
+        if key not in self._key_lengths:
+            batch, tokens, heads, _ = q.shape
+            self._key_lengths[key] = key_lengths(mask, batch=batch, heads=heads, tokens=tokens)
+        lengths = self._key_lengths[key]
+        return (
+            lengths,
+            "" if lengths is not None else "the attention mask is not a key-padding mask",
+        )
+
+    def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
+        tokens = q.shape[1]
+        if len(layout) != 5 or grid_of(layout).tokens != tokens:
+            return f"the token grid {layout} does not describe a sequence of {tokens} tokens"
+        if block_count(tokens, self.block) < 2:
+            return f"{tokens} tokens fit into one block of {self.block}"
+        return ""
+
+    def _refuse_broken(self, layer: int, **tensors: Tensor) -> None:
+        """A broken model must not be mistaken for a broken plug-in."""
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise SparseError(
+                    f"{name} of {self.layers[layer]} holds NaN or infinite values, before sparse "
+                    f"attention did anything. The model or its inputs are broken: check weights, "
+                    f"dtype (bfloat16 instead of float16) and prompt embeddings."
+                )
+
+    def _require_backend(self, q: Tensor, k: Tensor, v: Tensor, kv_lens: Tensor | None) -> None:
+        """Before any dense step: a named backend that fails later would waste them."""
+        tokens = q.shape[1]
+        full = BlockMask.full(block_size=self.block, q_len=tokens, kv_len=tokens, device=q.device)
+        choose(self.backend, AttentionInputs(q=q, k=k, v=v, mask=full, scale=1.0, kv_lens=kv_lens))
