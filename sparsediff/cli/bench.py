@@ -98,7 +98,7 @@ def _print_table(facts: dict[str, Any], rows: list[Any]) -> None:
 
     print(
         f"{facts['shape']} {facts['dtype']}, block {facts['block_size']}, {facts['device_name']}, "
-        f"{facts['threads']} threads, torch {facts['torch']}, "
+        f"torch {facts['torch']}, "
         f"OMP_WAIT_POLICY {facts['wait_policy']}\n"
     )
     head = ("kernel", "density", "median ms", "IQR ms", "n", "x dense", "max error", "match")
