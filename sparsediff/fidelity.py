@@ -23,7 +23,6 @@ SELECTIONS: dict[str, Method] = {
     "AdaSpa, equal heads": AdaSpa(warmup=WARMUP, head_budgets=False),
     "AdaSpa": AdaSpa(warmup=WARMUP),
     "true mass, every step": TrueMass(warmup=WARMUP),
-    "window + compensation": Window(warmup=WARMUP, compensate=True),
     "AdaSpa, equal heads + compensation": AdaSpa(
         warmup=WARMUP, head_budgets=False, compensate=True
     ),
