@@ -44,9 +44,7 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, recipe)
     pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
-    runner = Runner(
-        pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars
-    )
+    runner = Runner(pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars)
     runs = _measure_or_explain(runner, request)
     if runs.report is None:  # repeat >= 1 makes this impossible; said for the type checker
         raise SparseError("No sparse run was made.")

@@ -76,7 +76,12 @@ def test_optional_packages_stay_at_home() -> None:
 def test_no_backend_imports_the_reference() -> None:
     """An optimised kernel that calls the specification would be tested against itself."""
     for path in (ROOT / "kernels").rglob("*.py"):
-        allowed = {"registry.py", "dense.py", "reference.py", "library.py"}  # library.py checks itself
+        allowed = {
+            "registry.py",
+            "dense.py",
+            "reference.py",
+            "library.py",
+        }  # library.py checks itself
         if path.name not in allowed:
             assert not any("kernels.reference" in name for name in imported(path)), path
 
