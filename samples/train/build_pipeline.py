@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default="samples/models/shapes-wan/vae")
     parser.add_argument("--transformer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--shift", type=float, default=3.0)
+    parser.add_argument("--shift", type=float, default=8.0, help="of the noise levels")
     args = parser.parse_args()
     build(args.vae, args.transformer, args.output, args.shift)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
