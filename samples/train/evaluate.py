@@ -126,7 +126,8 @@ def sheet(args: argparse.Namespace) -> dict[str, Any]:
         video = generate(pipe, [prompt], range(seed, seed + 1), call)[0]
         rows.append(torch.cat(list(video[::2]), dim=2))
     pixels = (torch.cat(rows, dim=1).clamp(0, 1) * 255).byte().permute(1, 2, 0)
-    Image.fromarray(pixels.numpy()).save(args.output, optimize=True)
+    picture = Image.fromarray(pixels.numpy()).quantize(128, dither=Image.Dither.NONE)
+    picture.save(args.output, optimize=True)
     return {"picture": str(args.output), "call": call, "seconds": time.monotonic() - start}
 
 
