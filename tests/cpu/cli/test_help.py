@@ -1,8 +1,8 @@
 """The command starts at once: help and version import nothing heavy."""
 
+import resource
 import subprocess
 import sys
-import time
 
 from sparsediff import __version__
 from sparsediff.cli import generate_arguments
@@ -45,10 +45,13 @@ def test_version():
 
 
 def test_help_is_quick():
+    """In processor time: the wall clock also counts what else a busy machine does."""
+
     def seconds(*arguments):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds("-m", "sparsediff.cli", "--help") for _ in range(5)) < 0.3
 
