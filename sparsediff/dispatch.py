@@ -39,7 +39,7 @@ def wrap() -> None:
         key = str(name.value)
         if key not in dense_functions:
             dense_functions[key] = function
-            registry._backends[name] = _sparse_aware(key, function)
+            registry._backends[name] = sparse_aware(key, function)
 
 
 def unwrap() -> None:
@@ -51,7 +51,12 @@ def unwrap() -> None:
             registry._backends[name] = original
 
 
-def _sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An attention function ``[b, s, h, d]`` that looks for a marked layer before it runs `original`.
+
+    `name` is its key in `dense_functions`.
+    """
+
     @functools.wraps(original)
     def attention(*args: Any, **arguments: Any) -> Tensor:
         mark = CURRENT.mark

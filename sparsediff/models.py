@@ -46,6 +46,13 @@ def _hunyuan_video(model: Any, inputs: Mapping[str, Any]) -> Layout:
     return frames // time, height // side, width // side, 0, text
 
 
+def _cogvideox(model: Any, inputs: Mapping[str, Any]) -> Layout:
+    frames, _, height, width = inputs["hidden_states"].shape[-4:]  # frames before channels
+    side, time = model.config.patch_size, model.config.patch_size_t or 1
+    text = inputs["encoder_hidden_states"].shape[1]
+    return frames // time, height // side, width // side, text, 0
+
+
 def _ltx(model: Any, inputs: Mapping[str, Any]) -> Layout:
     sizes = [inputs.get(name) for name in ("num_frames", "height", "width")]
     if None in sizes:  # called by hand without its sizes: a flat sequence
@@ -80,6 +87,12 @@ FACTS: dict[str, ModelFacts] = {
             attention=_JOINT,
             layout=_hunyuan_video,
             pipelines="HunyuanVideo",
+        ),
+        ModelFacts(
+            model="CogVideoXTransformer3DModel",
+            attention=("transformer_blocks.*.attn1",),
+            layout=_cogvideox,
+            pipelines="CogVideoX and CogVideoX 1.5",
         ),
         ModelFacts(
             model="LTXVideoTransformer3DModel",

@@ -14,6 +14,7 @@ from torch import nn
 
 from sparsediff.current import CURRENT, Mark
 from sparsediff.operator import session_of
+from sparsediff.torch_attention import through_session
 
 _MARK = "_sparsediff_mark"
 
@@ -28,7 +29,7 @@ def _marked_class(base: Any) -> type:
 
     Copies and pickles of a marked processor are plain ones: two models must not share a session.
     """
-    base_call: Callable[..., Any] = base.__call__
+    base_call: Callable[..., Any] = through_session(base)
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         previous, mark = CURRENT.mark, self._sparsediff_mark

@@ -57,7 +57,9 @@ class TokenSize:
         """Tokens along time, height and width; raises SparseError when there is not one."""
         width, height, frames = size
         latents = (frames - 1) // self.frames + 1
-        grid = (latents // self.latent_frames, height // self.height, width // self.width)
+        # CogVideoX 1.5 takes latent frames in pairs; its pipeline completes an odd number.
+        pairs = -(-latents // self.latent_frames)
+        grid = (pairs, height // self.height, width // self.width)
         if min(grid) < 1:
             raise SparseError(
                 f"{_text(size)} leaves no token: one covers {self.width} x {self.height} pixels and "
@@ -113,7 +115,10 @@ def _scales(vae: Any) -> tuple[int, int]:
     """Pixels along a side, and frames, of one latent."""
     config = vae.config if vae is not None else {}
     spatial = config.get("scale_factor_spatial") or getattr(vae, "spatial_compression_ratio", 0)
-    temporal = config.get("scale_factor_temporal") or getattr(vae, "temporal_compression_ratio", 0)
+    names = ("scale_factor_temporal", "temporal_compression_ratio")
+    temporal = next((config[name] for name in names if config.get(name)), 0) or getattr(
+        vae, names[1], 0
+    )
     if not spatial:
         spatial = 2 ** (len(config.get("block_out_channels", ())) - 1) if config else 8
     return int(spatial), int(temporal or 1)

@@ -213,6 +213,50 @@ def flux() -> diffusers.FluxPipeline:
     )
 
 
+def cogvideox(*, frames_in_token: int | None = None) -> diffusers.CogVideoXPipeline:
+    """CogVideoX, or with two latent frames in a token CogVideoX 1.5."""
+    torch.manual_seed(0)
+    transformer = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=4,
+        text_embed_dim=32,
+        num_layers=2,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=9,
+        patch_size=2,
+        patch_size_t=frames_in_token,
+        patch_bias=frames_in_token is None,
+        max_text_seq_length=16,
+        use_rotary_positional_embeddings=True,
+    ).eval()
+    vae = diffusers.AutoencoderKLCogVideoX(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    return diffusers.CogVideoXPipeline(
+        tokenizer=letter_tokenizer(),
+        text_encoder=t5_encoder(),
+        vae=vae,
+        transformer=transformer,
+        scheduler=diffusers.CogVideoXDDIMScheduler(),
+    )
+
+
+def cogvideox15() -> diffusers.CogVideoXPipeline:
+    return cogvideox(frames_in_token=2)
+
+
 def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
     torch.manual_seed(0)
     transformer = diffusers.HunyuanVideoTransformer3DModel(
@@ -320,6 +364,20 @@ FAMILIES = {
                 "negative_prompt": "blurry",
                 "guidance_scale": 3.0,
             },
+        ),
+        Family(
+            name="cogvideox",
+            build=cogvideox,
+            layers=2,
+            text=16,
+            call=_TEXT | _VIDEO | {"negative_prompt": "blurry", "guidance_scale": 3.0},
+        ),
+        Family(
+            name="cogvideox15",
+            build=cogvideox15,
+            layers=2,
+            text=16,
+            call=_TEXT | _VIDEO | {"negative_prompt": "blurry", "guidance_scale": 3.0},
         ),
         Family(
             name="hunyuan_video",

@@ -1,0 +1,54 @@
+"""Processors that call torch's attention instead of diffusers' dispatch: the ones of CogVideoX."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsediff.dispatch import sparse_aware
+from sparsediff.operator import dense_functions
+
+PROCESSORS = {"CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0"}
+_NAME = "torch"  # among diffusers' names in dense_functions; none of them is called so
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """What these processors run themselves, on ``[b, s, h, d]``."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, **options).transpose(1, 2)
+
+
+dense_functions[_NAME] = _dense
+_sparse_aware = sparse_aware(_NAME, _dense)
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, **options: Any
+) -> Tensor:
+    """torch's function of this name, on ``[b, h, s, d]``; a marked layer's call goes to its session."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return _sparse_aware(query=q, key=k, value=v, **options).transpose(1, 2)
+
+
+def through_session(base: Any) -> Callable[..., Any]:
+    """The ``__call__`` of a processor class, one that reaches its session when it is marked.
+
+    A processor that calls torch's attention gets the same code with another ``F`` around it: a copy of
+    diffusers' source would go stale, and exchanging torch's function would reach every model.
+    """
+    call = base.__call__
+    if base.__name__ not in PROCESSORS or not isinstance(call, types.FunctionType):
+        return call  # type: ignore[no-any-return]
+    functional = types.SimpleNamespace(
+        **{**vars(F), "scaled_dot_product_attention": scaled_dot_product_attention}
+    )
+    names = {**call.__globals__, "F": functional}
+    # torch.compile would look F up in the module of this name, and find torch's.
+    names.pop("__name__", None)
+    return types.FunctionType(
+        call.__code__, names, call.__name__, call.__defaults__, call.__closure__
+    )
