@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
+
+if TYPE_CHECKING:
+    from sparsediff.kernels.block_rules import BlockRules
+
+T = TypeVar("T")
 
 
 def block_count(length: int, block: int) -> int:
@@ -40,6 +46,9 @@ class BlockMask:
       last valid one (0 in an empty row), so that reading ahead is harmless.
     * ``block_size`` tokens per (query, key) block; the last block of either side may be partial.
     * ``q_len``, ``kv_len`` tokens covered.
+    * ``implied_full``: a row whose count is n computes every key block and its list is not stored, so
+      that a few dense rows (text) do not make every list n long. :meth:`complete` stores them.
+    * ``rules``: the heads' patterns as rules, for kernels that compute blocks instead of reading lists.
 
     A dimension of size 1 in ``b`` or ``h`` is shared by all batch items or heads. Lists are the layout
     every backend reads (kernels.md A3); build them with :meth:`from_dense` or :meth:`from_indices`.
@@ -52,6 +61,9 @@ class BlockMask:
     block_size: tuple[int, int]
     q_len: int
     kv_len: int
+    implied_full: bool = False
+    rules: BlockRules | None = None
+    _forms: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_size", block_shape(self.block_size))
@@ -103,7 +115,10 @@ class BlockMask:
     def check_range(self) -> None:
         """Raise SparseError unless counts fit the lists and indices are key blocks; syncs a GPU."""
         longest, blocks = self.indices.shape[3], self.kv_blocks
-        low, high = (int(x) for x in self.counts.aminmax())
+        counts = self.counts
+        if self.implied_full:
+            counts = counts.masked_fill(counts == blocks, 0)
+        low, high = (int(x) for x in counts.aminmax())
         if low < 0 or high > longest:
             raise SparseError(
                 f"BlockMask counts reach from {low} to {high}; its lists have {longest} entries. "
@@ -188,6 +203,30 @@ class BlockMask:
             counts=counts, indices=indices, block_size=(rows, cols), q_len=q_len, kv_len=kv_len
         )
 
+    def derived(self, key: str, build: Callable[[], T]) -> T:
+        """A form of this mask, such as a backend's own lists, built at its first use and then kept."""
+        if key not in self._forms:
+            self._forms[key] = build()
+        return cast("T", self._forms[key])
+
+    def with_rules(self, rules: BlockRules) -> BlockMask:
+        """The same mask with the rules that its lists follow."""
+        return replace(self, rules=rules)
+
+    def complete(self) -> BlockMask:
+        """The same mask with the list of every row stored."""
+        if not self.implied_full:
+            return self
+        return self.derived("complete", self._complete)
+
+    def _complete(self) -> BlockMask:
+        position = torch.arange(self.kv_blocks, dtype=torch.int32, device=self.device)
+        beyond = self.kv_blocks - self.indices.shape[-1]
+        last = self.indices[..., -1:].expand(*self.counts.shape, beyond)
+        listed = torch.cat([self.indices, last], dim=-1)
+        full = (self.counts == self.kv_blocks)[..., None]
+        return replace(self, indices=torch.where(full, position, listed), implied_full=False)
+
     def to_dense(self) -> Tensor:
         """The bool map ``[b, h, m, n]`` of the block pairs computed."""
         longest = self.indices.shape[-1]
@@ -198,15 +237,18 @@ class BlockMask:
         dense.scatter_reduce_(
             -1, self.indices.long(), valid.to(torch.uint8), reduce="amax", include_self=True
         )
+        if self.implied_full:
+            return dense.bool() | (self.counts == self.kv_blocks)[..., None]
         return dense.bool()
 
     def to_csr(self) -> tuple[Tensor, Tensor]:
         """Compressed rows in (b, h, m) order: int64 ``row_start [b*h*m + 1]`` and int32 ``columns``."""
+        lists = self.complete().indices
         flat = self.counts.reshape(-1).long()
         row_start = torch.zeros(flat.numel() + 1, dtype=torch.int64, device=self.device)
         torch.cumsum(flat, dim=0, out=row_start[1:])
-        valid = torch.arange(self.indices.shape[-1], device=self.device) < self.counts[..., None]
-        return row_start, self.indices[valid]
+        valid = torch.arange(lists.shape[-1], device=self.device) < self.counts[..., None]
+        return row_start, lists[valid]
 
     def to_flex(self, *, kv_lens: Tensor | None = None) -> Any:
         """The same pattern as a ``torch.nn.attention.flex_attention.BlockMask``.
@@ -216,7 +258,7 @@ class BlockMask:
         """
         from torch.nn.attention.flex_attention import BlockMask as FlexBlockMask
 
-        dense = self.to_dense()
+        dense, lists = self.to_dense(), self.complete().indices
         rows, cols = self.block_size
         batches, heads = dense.shape[:2]
 
@@ -229,7 +271,7 @@ class BlockMask:
         lens = self.counts if kv_lens is None else kv_lens.to(self.device)
 
         padded = torch.zeros(*dense.shape, dtype=torch.int32, device=self.device)
-        padded[..., : self.indices.shape[-1]] = self.indices
+        padded[..., : lists.shape[-1]] = lists
         return FlexBlockMask.from_kv_blocks(
             self.counts,
             padded,
@@ -240,12 +282,11 @@ class BlockMask:
 
     def to(self, device: torch.device | str) -> BlockMask:
         """The same mask with its lists on `device`."""
-        return BlockMask(
+        return replace(
+            self,
             counts=self.counts.to(device),
             indices=self.indices.to(device),
-            block_size=self.block_size,
-            q_len=self.q_len,
-            kv_len=self.kv_len,
+            rules=None if self.rules is None else self.rules.to(device),
         )
 
     def __repr__(self) -> str:

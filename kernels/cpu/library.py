@@ -85,7 +85,7 @@ class NativeLibrary:
         out = q.new_empty(q.shape)
         b, s, h, _ = q.shape
         lse = q.new_empty((b, h, s), dtype=torch.float32) if inputs.return_lse else None
-        counts, indices = inputs.mask.counts, inputs.mask.indices
+        counts, indices = inputs.mask.counts, inputs.mask.complete().indices
         lens = None if inputs.kv_lens is None else inputs.kv_lens.contiguous()
         bias, pooled = _pooled(inputs)
         call = AttentionCall(

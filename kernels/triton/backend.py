@@ -1,0 +1,121 @@
+"""The triton backend: NVIDIA GPUs from compute capability 8.0, forward, backward and block mass."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.triton.row_lists import TransposedLists, row_lists, transposed_lists
+from sparsediff.kernels.triton.tiles import GENERATIONS, PADDED_DIMS, block_reasons
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+class TritonBackend:
+    """Our Triton kernels; on CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1)."""
+
+    name = "triton"
+    pools = False
+
+    def reasons(self, inputs: AttentionInputs) -> list[str]:
+        """Why these inputs cannot be computed here."""
+        return _reasons(inputs.q) + block_reasons(inputs.mask.block_size)
+
+    def attention(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
+        """Output ``[b, s, h, d]`` in q's dtype and, if asked for, the fp32 LSE ``[b, h, s]``."""
+        from sparsediff.kernels.triton.operators import block_sparse_attention
+
+        q, k, v = (dim_contiguous(x) for x in (inputs.q, inputs.k, inputs.v))
+        mask = inputs.mask
+        rules, table = mask.rules, None
+        if rules is not None:
+            table = rules.table.expand(q.shape[2], 4).contiguous()
+        lists = row_lists(
+            mask,
+            batch=q.shape[0],
+            heads=q.shape[2],
+            head_bytes=2 * k.shape[1] * k.shape[3] * k.element_size(),
+            kv_lens=inputs.kv_lens,
+        )
+        transposed: TransposedLists | None = None
+        if inputs.needs_grad:
+            transposed = mask.derived("triton transposed", lambda: transposed_lists(mask))
+        out, lse = block_sparse_attention(
+            q,
+            k,
+            v,
+            lists.counts,
+            lists.indices,
+            lists.order,
+            inputs.kv_lens,
+            table,
+            0 if rules is None else rules.lead,
+            0 if rules is None else rules.trail,
+            None if transposed is None else transposed.counts,
+            None if transposed is None else transposed.starts,
+            None if transposed is None else transposed.rows,
+            *mask.block_size,
+            inputs.scale,
+        )
+        return out, lse if inputs.return_lse else None
+
+    def mass_reasons(self, inputs: MassInputs) -> list[str]:
+        """Why the block mass cannot be computed here."""
+        found = _reasons(inputs.q) + block_reasons((16, inputs.block_size[1]))
+        if inputs.needs_grad:
+            found.append("the block mass has no gradient (detach q and k)")
+        return found
+
+    def mass(self, inputs: MassInputs) -> Tensor:
+        """fp32 ``[b, h, m, n]``: sum of exp(q k^T scale - lse) over each block pair."""
+        from sparsediff.kernels.triton.operators import block_mass
+
+        q, k = dim_contiguous(inputs.q), dim_contiguous(inputs.k)
+        return block_mass(q, k, inputs.lse, inputs.kv_lens, *inputs.block_size, inputs.scale)
+
+
+def dim_contiguous(x: Tensor) -> Tensor:
+    """The kernels read heads with stride 1; other strides may be anything."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in its interpreter, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _reasons(q: Tensor) -> list[str]:
+    found = []
+    if not has_triton():
+        found.append("triton is not installed")
+    if q.dtype not in DTYPES:
+        found.append(f"{q.dtype} (needs bfloat16, float16 or float32)")
+    if q.shape[3] > PADDED_DIMS[-1]:
+        found.append(f"head dim {q.shape[3]} (needs {PADDED_DIMS[-1]} or less)")
+    if q.device.type == "cpu":
+        if not interpreting():
+            found.append("CPU tensors (needs a CUDA device, or TRITON_INTERPRET=1 to test)")
+        elif q.dtype == torch.bfloat16:
+            found.append("Triton's interpreter computes no bfloat16 products")
+    elif q.device.type != "cuda" or torch.version.hip:
+        found.append(f"no kernel for {q.device.type} (needs an NVIDIA GPU)")
+    elif torch.cuda.is_available() and _capability(q.device.index) < GENERATIONS[0]:
+        found.append("compute capability below 8.0")
+    return found
+
+
+@functools.cache
+def _capability(index: int | None) -> int:
+    major, minor = torch.cuda.get_device_capability(index)
+    return major * 10 + minor
