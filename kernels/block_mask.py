@@ -186,6 +186,35 @@ class BlockMask:
         )
 
     @classmethod
+    def from_lists(
+        cls,
+        indices: Tensor,
+        counts: Tensor,
+        *,
+        block_size: int | tuple[int, int],
+        q_len: int,
+        kv_len: int,
+        implied_full: bool = False,
+    ) -> BlockMask:
+        """Build from lists of different lengths, without a host synchronisation.
+
+        ``indices`` integer ``[b, h, m, x]``: distinct key blocks in any order, and numbers of key blocks
+        or more for the entries that do not count; ``counts`` integer ``[b, h, m]``, each no more than
+        the row's entries or, with `implied_full`, the number of all key blocks. The caller guarantees it.
+        """
+        counts = counts.to(torch.int32).contiguous()
+        ascending = _repeat_last(indices.sort(dim=-1).values.to(torch.int32), counts)
+        # A full row may hold entries that do not count; nobody reads them, but they stay in range.
+        return cls(
+            counts=counts,
+            indices=ascending.clamp(max=block_count(kv_len, block_shape(block_size)[1]) - 1),
+            block_size=block_shape(block_size),
+            q_len=q_len,
+            kv_len=kv_len,
+            implied_full=implied_full,
+        )
+
+    @classmethod
     def full(
         cls,
         *,
@@ -300,6 +329,6 @@ class BlockMask:
 def _repeat_last(indices: Tensor, counts: Tensor) -> Tensor:
     """Replace the entries beyond each count by the last valid one (0 in an empty row)."""
     position = torch.arange(indices.shape[-1], device=indices.device)
-    last = (counts[..., None] - 1).clamp(min=0)
+    last = (counts[..., None] - 1).clamp(min=0, max=indices.shape[-1] - 1)
     padded = indices.gather(-1, torch.minimum(position.expand_as(indices), last).long())
     return torch.where(counts[..., None] > 0, padded, torch.zeros_like(padded))

@@ -13,13 +13,11 @@ from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.schedule import Schedule
 from sparsediff.search.selection import (
+    RankedBlocks,
+    budget_change,
     head_budgets,
     keys_per_row,
-    mask_of,
-    recall_of,
-    top_blocks,
-    video_columns,
-    with_text,
+    video_mask,
 )
 from sparsediff.search.token_grid import TokenGrid
 
@@ -87,20 +85,11 @@ class AdaSpa(Method):
 
     def mask(self, mass: Tensor, grid: TokenGrid) -> BlockMask:
         """The pattern for a measured block mass ``[b, h, m, n]`` (paper §1.5-1.6)."""
-        video = video_columns(grid, self.block_size, mass.device)
-        columns = int(video.sum())
-        if columns == 0:  # everything touches text
-            return BlockMask.full(
-                block_size=self.block_size,
-                q_len=grid.tokens,
-                kv_len=grid.tokens,
-                device=mass.device,
-            )
-        score = mass.masked_fill(~video, -1.0)
-        keep: Tensor | int = keys_per_row(self.density, columns)
-        chosen = top_blocks(score, keep)
-        if self.head_budgets:
-            recall = recall_of(mass, chosen | ~video)
-            keep = head_budgets(recall, int(keep), columns, self.recall_threshold)
-            chosen = top_blocks(score, keep)
-        return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)
+        columns = grid.video_blocks(self.block_size)
+        if not self.head_budgets or columns == 0:
+            return video_mask(mass, self.density, grid, self.block_size)
+        keep = keys_per_row(self.density, columns)
+        most = keep + budget_change(keep, columns)
+        ranked = RankedBlocks.of(mass, most, grid, self.block_size)
+        recall = ranked.recall(mass, keep)
+        return ranked.mask(head_budgets(recall, keep, columns, self.recall_threshold))

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.selection import keys_per_row, mask_of, top_blocks, with_text
+from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
 
 
@@ -37,9 +37,7 @@ class RandomBlocks(Method):
 
     def mask(self, grid: TokenGrid, heads: int, layer: int) -> BlockMask:
         """The blocks drawn for a layer."""
-        video = ~grid.text_blocks(self.block_size)
+        blocks = block_count(grid.tokens, self.block_size)
         generator = torch.Generator().manual_seed(self.seed * 100_003 + layer)
-        score = torch.rand((1, heads, len(video), len(video)), generator=generator)
-        score = score.masked_fill(~video, -1.0)
-        chosen = top_blocks(score, keys_per_row(self.density, max(1, int(video.sum()))))
-        return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)
+        score = torch.rand((1, heads, blocks, blocks), generator=generator)
+        return video_mask(score, self.density, grid, self.block_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import floor
 
 import torch
@@ -16,6 +17,11 @@ def keys_per_row(density: float, columns: int) -> int:
     return min(columns, max(1, floor(density * columns + 0.5)))
 
 
+def budget_change(keep: int, columns: int) -> int:
+    """By how many blocks a head's budget may differ from `keep`: half of it, and no more than fit."""
+    return min(keep - max(1, floor(keep / 2 + 0.5)), columns - keep)
+
+
 def head_budgets(recall: Tensor, keep: int, columns: int, threshold: float) -> Tensor:
     """Three budgets by recall, with the mean over heads kept (AdaSpa §1.5).
 
@@ -24,40 +30,72 @@ def head_budgets(recall: Tensor, keep: int, columns: int, threshold: float) -> T
     paper leaves n > H/2 open). recall ``[b, h]`` in [0, 1]; returns int64 ``[b, h]``.
     """
     heads = recall.shape[1]
-    low = max(1, floor(keep / 2 + 0.5))
-    saved = min(keep - low, columns - keep)
     n = (recall > threshold).sum(dim=1, keepdim=True).clamp(max=heads // 2)
     rank = recall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     change = (rank >= heads - n).long() - (rank < n).long()
-    return keep + saved * change
+    return keep + budget_change(keep, columns) * change
 
 
-def top_blocks(score: Tensor, keep: Tensor | int) -> Tensor:
-    """The `keep` highest scores of every row: bool ``[b, h, m, n]``; `keep` an int or ``[b, h]``."""
-    most = keep if isinstance(keep, int) else int(keep.max())
-    order = score.topk(most, dim=-1).indices
-    limit = keep if isinstance(keep, int) else keep[..., None, None]
-    chosen = (torch.arange(most, device=score.device) < limit).expand_as(order)
-    return torch.zeros_like(score, dtype=torch.bool).scatter(-1, order, chosen)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedBlocks:
+    """The best key blocks of the video for every query block, best first.
+
+    ``blocks`` int64 and ``scores`` ``[b, h, m, most]``. Made and read without a host synchronisation:
+    how long the lists can get is known before any score is.
+    """
+
+    blocks: Tensor
+    scores: Tensor
+    grid: TokenGrid
+    block_size: int
+
+    @classmethod
+    def of(cls, score: Tensor, most: int, grid: TokenGrid, block: int) -> RankedBlocks:
+        """The `most` highest of the scores ``[b, h, m, n]``, text columns left out."""
+        lead, trail = grid.text_edges(block)
+        best = score[..., lead : score.shape[-1] - trail].topk(most, dim=-1)
+        return cls(blocks=best.indices + lead, scores=best.values, grid=grid, block_size=block)
+
+    def recall(self, mass: Tensor, keep: int) -> Tensor:
+        """Share of the attention mass that the best `keep` and the text hold: ``[b, h]`` (AdaSpa §1.1).
+
+        `mass` holds the scores that were ranked.
+        """
+        lead, trail = self.grid.text_edges(self.block_size)
+        text = torch.cat([mass[..., :lead], mass[..., mass.shape[-1] - trail :]], dim=-1)
+        held = self.scores[..., :keep].sum(dim=(-2, -1)) + text.sum(dim=(-2, -1))
+        return held / mass.sum(dim=(-2, -1)).clamp(min=torch.finfo(mass.dtype).tiny)
+
+    def mask(self, keep: Tensor | int) -> BlockMask:
+        """BlockMask of the best `keep` (an int or ``[b, h]``) and of all that touches text (§1.6)."""
+        lead, trail = self.grid.text_edges(self.block_size)
+        device, rows = self.blocks.device, self.blocks.shape[2]
+        chosen = self.blocks
+        if isinstance(keep, int):
+            counts = torch.full(chosen.shape[:3], keep, dtype=torch.int32, device=device)
+            chosen = chosen[..., :keep]
+        else:
+            counts = keep[..., None].to(torch.int32).expand(chosen.shape[:3])
+            rank = torch.arange(chosen.shape[3], device=device)
+            chosen = chosen.where(rank < counts[..., None], rows)  # behind every block
+        edges = torch.arange(rows, device=device)
+        text = torch.cat([edges[:lead], edges[rows - trail :]]).expand(*chosen.shape[:3], -1)
+        text_row = (edges < lead) | (edges >= rows - trail)
+        return BlockMask.from_lists(
+            torch.cat([chosen, text], dim=-1),
+            torch.where(text_row, rows, counts + (lead + trail)),
+            block_size=self.block_size,
+            q_len=self.grid.tokens,
+            kv_len=self.grid.tokens,
+            implied_full=lead + trail > 0,
+        )
 
 
-def recall_of(mass: Tensor, chosen: Tensor) -> Tensor:
-    """Share of the attention mass that the chosen blocks hold, per head: ``[b, h]`` (AdaSpa §1.1)."""
-    total = mass.sum(dim=(-2, -1)).clamp(min=torch.finfo(mass.dtype).tiny)
-    return (mass * chosen).sum(dim=(-2, -1)) / total
-
-
-def video_columns(grid: TokenGrid, block: int, device: torch.device) -> Tensor:
-    """Key blocks that hold no text, over which density counts: bool ``[n]``."""
-    return ~grid.text_blocks(block, device)
-
-
-def with_text(chosen: Tensor, grid: TokenGrid, block: int) -> Tensor:
-    """Add every block pair that touches text, both ways (AdaSpa §1.6, text sink)."""
-    text = grid.text_blocks(block, chosen.device)
-    return chosen | text[:, None] | text[None, :]
-
-
-def mask_of(chosen: Tensor, grid: TokenGrid, block: int) -> BlockMask:
-    """BlockMask of a bool map ``[b, h, m, n]`` over the whole sequence of `grid`."""
-    return BlockMask.from_dense(chosen, block_size=block, q_len=grid.tokens, kv_len=grid.tokens)
+def video_mask(score: Tensor, density: float, grid: TokenGrid, block: int) -> BlockMask:
+    """The best `density` of the video's blocks in every row by score ``[b, h, m, n]``, and all text."""
+    columns = grid.video_blocks(block)
+    if columns == 0:  # everything touches text
+        tokens = grid.tokens
+        return BlockMask.full(block_size=block, q_len=tokens, kv_len=tokens, device=score.device)
+    keep = keys_per_row(density, columns)
+    return RankedBlocks.of(score, keep, grid, block).mask(keep)

@@ -69,13 +69,23 @@ class TokenGrid:
         row, column = divmod(rest, self.width)
         return frame, row, column
 
+    def text_edges(self, block: int) -> tuple[int, int]:
+        """How many blocks of `block` tokens at the start and at the end hold at least one text token."""
+        blocks = block_count(self.tokens, block)
+        lead = block_count(self.text_before, block)
+        if not self.text_after:
+            return lead, 0
+        return lead, min(blocks - lead, blocks - (self.text_before + self.video_tokens) // block)
+
+    def video_blocks(self, block: int) -> int:
+        """How many blocks of `block` tokens hold video only; 0 when text touches them all."""
+        return block_count(self.tokens, block) - sum(self.text_edges(block))
+
     def text_blocks(self, block: int, device: torch.device | str = "cpu") -> Tensor:
         """Which blocks of `block` tokens hold at least one text token: bool ``[blocks]``."""
+        lead, trail = self.text_edges(block)
         number = torch.arange(block_count(self.tokens, block), device=device)
-        before = number * block < self.text_before
-        first_after = self.text_before + self.video_tokens
-        after = (number + 1) * block > first_after
-        return before | (after if self.text_after else torch.zeros_like(before))
+        return (number < lead) | (number >= len(number) - trail)
 
     def __str__(self) -> str:
         text = f", text {self.text_before}+{self.text_after}" if self.text_tokens else ""

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.selection import keys_per_row, mask_of, top_blocks, video_columns, with_text
+from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
 
 
@@ -34,10 +34,8 @@ class Window(Method):
 
     def mask(self, grid: TokenGrid, device: torch.device) -> BlockMask:
         """The band for a grid: near blocks first, the earlier one when two are equally near."""
-        video = video_columns(grid, self.block_size, device)
-        number = torch.arange(len(video), device=device)
+        blocks = block_count(grid.tokens, self.block_size)
+        number = torch.arange(blocks, device=device)
         distance = (number[None, :] - number[:, None]).abs()
-        nearness = -(2 * distance + (number[None, :] > number[:, None])).float()
-        nearness = nearness.masked_fill(~video, -torch.inf)[None, None]
-        chosen = top_blocks(nearness, keys_per_row(self.density, max(1, int(video.sum()))))
-        return mask_of(with_text(chosen, grid, self.block_size), grid, self.block_size)
+        nearness = -(2 * distance + (number[None, :] > number[:, None])).float()[None, None]
+        return video_mask(nearness, self.density, grid, self.block_size)

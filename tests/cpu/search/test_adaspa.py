@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparsediff.kernels import BlockMask, SparseError, block_mass, dense_attention_lse
 from sparsediff.search import AdaSpa, AttentionCall, Memory, RandomBlocks, Step, TokenGrid, Window
-from sparsediff.search.selection import head_budgets, keys_per_row, recall_of, top_blocks
+from sparsediff.search.selection import RankedBlocks, head_budgets, keys_per_row
 
 
 class Recorder:
@@ -184,11 +184,14 @@ def test_budgets_keep_the_mean(
 @given(st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=30)
 def test_recall_grows_with_the_budget(columns: int, keep: int) -> None:
-    mass = torch.rand(1, 2, 5, columns, generator=torch.Generator().manual_seed(columns))
-    less = recall_of(mass, top_blocks(mass, min(keep, columns)))
-    more = recall_of(mass, top_blocks(mass, min(keep + 1, columns)))
-    assert (more >= less - 1e-6).all()
-    assert torch.allclose(recall_of(mass, top_blocks(mass, columns)), torch.ones(1, 2))
+    mass = torch.rand(1, 2, columns, columns, generator=torch.Generator().manual_seed(columns))
+    grid = TokenGrid(frames=1, height=1, width=columns)
+
+    def recall(keep: int) -> torch.Tensor:
+        return RankedBlocks.of(mass, keep, grid, 1).recall(mass, keep)
+
+    assert (recall(min(keep + 1, columns)) >= recall(min(keep, columns)) - 1e-6).all()
+    torch.testing.assert_close(recall(columns), torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
