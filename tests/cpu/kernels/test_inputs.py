@@ -74,7 +74,7 @@ WRONG: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "lens range": (lambda: {"kv_lens": torch.tensor([3, 49])}, "between 0 and the 48 keys"),
     "backend": (
         lambda: {"backend": "cuda"},
-        "Unknown backend 'cuda'; choose one of 'auto', 'cpu', 'gather'",
+        "Unknown backend 'cuda'; choose one of 'auto', 'triton', 'cpu', 'gather'",
     ),
 }
 
