@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.mass import check_stride
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.schedule import Schedule
@@ -33,7 +34,8 @@ class AdaSpa(Method):
     Defaults are the paper's: steps 10 and 30 of 50, density 0.2, blocks of 64.
 
     ``head_budgets``: heads whose pattern holds more than ``recall_threshold`` of the mass give half of
-    their blocks to the heads that hold least (paper §1.5). With warmup=0 the first call searches first
+    their blocks to the heads that hold least (paper §1.5). ``query_stride``: a search that looks at
+    every n-th query of a block only, at 1 / n of its cost (not in the paper; 1 for parity). With warmup=0 the first call searches first
     and already runs sparse.
     """
 
@@ -43,6 +45,7 @@ class AdaSpa(Method):
     refresh: tuple[float, ...] = (0.6,)
     head_budgets: bool = True
     recall_threshold: float = 0.8
+    query_stride: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.refresh, list):  # JSON has no tuples
@@ -50,6 +53,7 @@ class AdaSpa(Method):
         Method.__post_init__(self)
         if not isinstance(self.head_budgets, bool):
             raise SparseError(f"head_budgets={self.head_budgets!r}: needs True or False.")
+        check_stride(self.query_stride, self.block_size)
         if not 0 < self.recall_threshold < 1:
             raise SparseError(
                 f"recall_threshold={self.recall_threshold!r}: needs a share of the attention mass "
@@ -79,7 +83,8 @@ class AdaSpa(Method):
         return call.sparse(memory.mask, compensate=self.compensate)
 
     def _search(self, call: AttentionCall, memory: Memory, lse: Tensor) -> None:
-        memory.mask = self.mask(call.mass(lse, self.block_size), call.grid)
+        mass = call.mass(lse, self.block_size, query_stride=self.query_stride)
+        memory.mask = self.mask(mass, call.grid)
         memory.marks = self.schedule.marks(call.step)
         memory.lse = lse if self.refresh and memory.marks < len(self.refresh) else None
 

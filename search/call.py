@@ -12,7 +12,8 @@ from torch import Tensor
 from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
-from sparsediff.kernels.registry import choose, choose_for_mass
+from sparsediff.kernels.mass import measure
+from sparsediff.kernels.registry import choose
 from sparsediff.kernels.remainder import attention, pool_blocks
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
@@ -72,7 +73,7 @@ class AttentionCall:
                 self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
             )[1]
 
-    def mass(self, lse: Tensor, block: int) -> Tensor:
+    def mass(self, lse: Tensor, block: int, *, query_stride: int = 1) -> Tensor:
         """Attention mass of every block pair under `lse`: fp32 ``[b, h, m, n]`` (AdaSpa Alg. 2)."""
         inputs = MassInputs(
             q=self.q.detach(),
@@ -83,7 +84,7 @@ class AttentionCall:
             kv_lens=self.kv_lens,
         )
         with _as_given(self.q):
-            return choose_for_mass("auto", inputs).mass(inputs)
+            return measure(inputs, backend="auto", query_stride=query_stride)
 
     def sparse(self, mask: BlockMask, *, compensate: bool = False) -> Tensor:
         """Attention over the blocks of `mask` only: ``[b, s, h, d]``.

@@ -70,7 +70,7 @@ class TokenGrid:
         return frame, row, column
 
     def text_edges(self, block: int) -> tuple[int, int]:
-        """How many blocks of `block` tokens at the start and at the end hold at least one text token."""
+        """How many blocks of `block` tokens at the start and at the end hold any text token."""
         blocks = block_count(self.tokens, block)
         lead = block_count(self.text_before, block)
         if not self.text_after:

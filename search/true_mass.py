@@ -28,5 +28,6 @@ class TrueMass(AdaSpa):
         """Dense by the schedule, else search and compute."""
         if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
-        memory.mask = self.mask(call.mass(call.lse(), self.block_size), call.grid)
+        mass = call.mass(call.lse(), self.block_size, query_stride=self.query_stride)
+        memory.mask = self.mask(mass, call.grid)
         return call.sparse(memory.mask, compensate=self.compensate)

@@ -87,7 +87,7 @@ def work_order(counts: Tensor, *, batch: int, heads: int, head_bytes: int) -> Te
 
 
 def transposed_lists(mask: BlockMask) -> TransposedLists:
-    """For every key block the query blocks that compute it, by a stable sort: the same at every call."""
+    """For every key block the query blocks that compute it, by a stable sort: always the same."""
     mask = mask.complete()
     batches, heads, rows = mask.counts.shape
     longest, blocks = mask.indices.shape[3], mask.kv_blocks

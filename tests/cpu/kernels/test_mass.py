@@ -8,7 +8,7 @@ from attention_oracle import PATH, block_sums, exact_attention, token_mask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsediff.kernels import BackendError, block_mass
+from sparsediff.kernels import BackendError, SparseError, block_mass
 
 BACKENDS = ("reference", "gather", "cpu")
 
@@ -86,3 +86,27 @@ def test_flex_has_no_mass() -> None:
     q = torch.ones(1, 16, 1, 4)
     with pytest.raises(BackendError, match="'flex' cannot run these inputs: FlexAttention returns"):
         block_mass(q, q, torch.zeros(1, 1, 16), block_size=16, backend="flex")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("queries", [64, 75, 97])
+def test_sampled_queries_stand_for_their_neighbours(backend: str, queries: int) -> None:
+    """Each sampled row counts as often as its block has queries per sampled one."""
+    noise = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, n, 2, 16, generator=noise) for n in (queries, 50))
+    lse = ((q.transpose(1, 2) @ k.transpose(1, 2).mT) / 4).logsumexp(dim=-1)
+    mass = block_mass(q, k, lse, block_size=(32, 16), backend=backend, query_stride=4)
+    weights = ((q.transpose(1, 2) @ k.transpose(1, 2).mT) / 4 - lse[..., None]).exp()
+    for m, rows in enumerate(weights.split(32, dim=2)):
+        for n, block in enumerate(rows.split(16, dim=3)):
+            expected = block[:, :, ::4].sum(dim=-1).mean(dim=-1) * rows.shape[2]
+            torch.testing.assert_close(mass[:, :, m, n], expected, rtol=1e-5, atol=1e-6)
+    whole = torch.tensor([float(len(part)) for part in torch.arange(queries).split(32)])
+    torch.testing.assert_close(mass.sum(dim=-1), whole.expand(1, 2, -1), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("stride", [0, -2, 3, True, 2.0])
+def test_a_stride_that_does_not_divide_the_block_is_refused(stride: object) -> None:
+    q = torch.ones(1, 32, 1, 4)
+    with pytest.raises(SparseError, match="divides the 32 queries"):
+        block_mass(q, q, torch.zeros(1, 1, 32), block_size=32, query_stride=stride)  # type: ignore[arg-type]

@@ -231,3 +231,22 @@ def test_unknown_option_names_the_nearest() -> None:
         AdaSpa().with_options(refesh=(0.5,))
     assert AdaSpa().with_options(density=0.5).density == 0.5
     assert AdaSpa().to_dict()["name"] == "adaspa"
+
+
+def test_a_sampled_search_finds_nearly_the_same_blocks() -> None:
+    """On smooth queries, as a trained model's are, every fourth one tells nearly all."""
+    grid = TokenGrid(frames=4, height=8, width=8)
+    q, k, v = tensors(grid)
+    q = q.unflatten(1, (-1, 8)).mean(dim=2).repeat_interleave(8, dim=1) * 3 + 0.1 * q
+    recorder, masks = Recorder(), []
+    for stride in (1, 4):
+        method = AdaSpa(block_size=16, density=0.3, warmup=0.0, query_stride=stride)
+        memory = Memory()
+        step = Step(index=0, total=4, progress=0.0)
+        method.attend(call(grid, step, recorder, [q, k, v]), memory)
+        assert memory.mask is not None
+        masks.append(memory.mask.to_dense())
+    same = float((masks[0] & masks[1]).sum() / masks[0].sum())
+    assert 0.9 <= same < 1.0, "fewer queries were looked at, and it hardly matters"
+    with pytest.raises(SparseError, match="divides the 16 queries"):
+        AdaSpa(block_size=16, query_stride=5)
