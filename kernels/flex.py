@@ -25,6 +25,10 @@ from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Each compile takes seconds and stays in memory.
 MAX_KINDS = 32
+# A mask as FlexAttention reads it takes a byte and two int32 entries for every pair of blocks; every
+# layer has masks, so larger ones are made again for each call.
+FLEX_BYTES = 9
+MAX_KEPT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class FlexBackend:
         kind = CallKind.of(inputs)
         if kind not in self._compiled:
             self._compiled[kind] = compile_call(kind)
-        mask = inputs.mask.to_flex(kv_lens=inputs.kv_lens)
+        mask = _flex_mask(inputs)
         try:
             found = self._compiled[kind](inputs.q, inputs.k, inputs.v, mask)
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
@@ -108,6 +112,17 @@ class FlexBackend:
     def mass(self, inputs: MassInputs) -> Tensor:
         """Not available; `mass_reasons` says so."""
         raise BackendError("; ".join(self.mass_reasons(inputs)))
+
+
+def _flex_mask(inputs: AttentionInputs) -> Any:
+    """The mask as FlexAttention reads it; kept with ours where it is small and without padding."""
+    mask = inputs.mask
+    batch, heads, rows = mask.counts.shape
+    small = batch * heads * rows * mask.kv_blocks * FLEX_BYTES <= MAX_KEPT_BYTES
+    with torch.inference_mode(False):  # what is kept may later be saved for a gradient
+        if inputs.kv_lens is None and small:
+            return mask.derived("flex", mask.to_flex)
+        return mask.to_flex(kv_lens=inputs.kv_lens)
 
 
 def compile_call(kind: CallKind) -> Callable[..., Any]:

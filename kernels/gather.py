@@ -6,6 +6,8 @@ cache; a ragged or padded tail is the last block of its row and is cut off, so n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,30 @@ from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 # fill it. Measured on a CPU (N 4096, D 64, density 0.2): 2 to 4 MB is best, 64 MB twice as slow.
 CPU_CHUNK = 4 << 20
 GPU_CHUNK = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowOrder:
+    """The rows of a call by their number of keys.
+
+    ``ascending`` int64 ``[b * h * m]``: the rows in that order, ``back`` the way back; None where they
+    are in that order already. ``runs``: the different numbers, ascending, and how many rows have each.
+    """
+
+    ascending: Tensor | None
+    back: Tensor | None
+    runs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> RowOrder:
+        """The order of rows with these numbers of keys, int64 ``[b * h * m]``; synchronises a GPU."""
+        with torch.inference_mode(False):  # what is kept may later be saved for a gradient
+            values, rows = torch.unique(lengths, return_counts=True)
+            runs = tuple(zip(values.tolist(), rows.tolist(), strict=True))
+            ascending = lengths.argsort(stable=True)
+            if not bool((ascending.diff() != 1).any()):
+                return cls(ascending=None, back=None, runs=runs)
+            return cls(ascending=ascending, back=ascending.argsort(), runs=runs)
 
 
 class GatherBackend:
@@ -36,13 +62,12 @@ class GatherBackend:
         queries = _blocks(inputs.q, rows)
         keys, values = (_blocks(x, columns).flatten(1) for x in (inputs.k, inputs.v))
         lists, lengths = _row_lists(inputs)
-        ascending = lengths.argsort(stable=True)
-        moved = bool((ascending.diff() != 1).any())
-        if moved:
-            queries, lists = queries[ascending], lists[ascending]
+        order = _row_order(inputs, lengths)
+        if order.ascending is not None:
+            queries, lists = queries[order.ascending], lists[order.ascending]
         room: dict[str, Tensor] = {}  # chunks reuse one piece of memory, which stays in the cache
         outs, lses, first = [], [], 0
-        for length, rows_alike in zip(*_runs(lengths), strict=True):
+        for length, rows_alike in order.runs:
             listed = -(-length // columns)
             step = _rows_per_chunk(inputs.q, listed * columns)
             for start in range(first, first + rows_alike, step):
@@ -58,11 +83,10 @@ class GatherBackend:
                 outs.append(out)
                 lses.append(lse)
             first += rows_alike
-        back = ascending.argsort() if moved else None
-        out = _join(outs, back).view(b, h, -1, d)[:, :, :s].transpose(1, 2)
+        out = _join(outs, order.back).view(b, h, -1, d)[:, :, :s].transpose(1, 2)
         if not inputs.return_lse:
             return out, None
-        return out, _join([x for x in lses if x is not None], back).view(b, h, -1)[..., :s]
+        return out, _join([x for x in lses if x is not None], order.back).view(b, h, -1)[..., :s]
 
     def mass_reasons(self, inputs: MassInputs) -> list[str]:
         """Why the block mass cannot be computed here."""
@@ -134,10 +158,12 @@ def _take(x: Tensor, rows: Tensor, room: dict[str, Tensor] | None, name: str) ->
     return torch.index_select(x, 0, rows, out=room[name][: len(rows)])
 
 
-def _runs(lengths: Tensor) -> tuple[list[int], list[int]]:
-    """The different key counts, ascending, and how many rows have each."""
-    values, rows = torch.unique(lengths, return_counts=True)
-    return values.tolist(), rows.tolist()
+def _row_order(inputs: AttentionInputs, lengths: Tensor) -> RowOrder:
+    """Kept with the mask, where no padding changes it: to find it waits for a GPU."""
+    if inputs.kv_lens is not None:
+        return RowOrder.of(lengths)
+    b, _, h, _ = inputs.q.shape
+    return inputs.mask.derived(f"gather {b}x{h}", lambda: RowOrder.of(lengths))
 
 
 def _join(parts: list[Tensor], back: Tensor | None) -> Tensor:
@@ -151,7 +177,7 @@ def _row_lists(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
     b, _, h, _ = inputs.q.shape
     mask, columns = inputs.mask, inputs.mask.block_size[1]
     counts = mask.counts.expand(b, h, -1).long()
-    indices = mask.indices.expand(b, h, -1, -1).long()
+    indices = mask.complete().indices.expand(b, h, -1, -1).long()
     lens = torch.full((b,), mask.kv_len, device=mask.device)
     if inputs.kv_lens is not None:
         lens = torch.minimum(lens, inputs.kv_lens)

@@ -114,3 +114,33 @@ def test_reasons_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         "on CPU FlexAttention has no backward",
         "torch.compile needs a C++ compiler and none was found",
     ]
+
+
+def flex_mask(dense: torch.Tensor) -> BlockMask:
+    return BlockMask.from_dense(dense, block_size=32, q_len=70, kv_len=90)
+
+
+@pytest.mark.usefixtures("one_variant")
+@pytest.mark.parametrize(
+    ("padded", "limit", "made"), [(False, 10**6, 1), (True, 10**6, 2), (False, 10, 2)]
+)
+def test_the_mask_is_made_once_if_small_and_not_padded(
+    monkeypatch: pytest.MonkeyPatch, padded: bool, limit: int, made: int
+) -> None:
+    monkeypatch.setattr("sparsediff.kernels.flex.MAX_KEPT_BYTES", limit)
+    calls = []
+    to_flex = BlockMask.to_flex
+    monkeypatch.setattr(
+        BlockMask, "to_flex", lambda self, **given: calls.append(1) or to_flex(self, **given)
+    )
+    (q, k, v), dense = example(0)
+    backend, mask = FlexBackend(), flex_mask(dense)
+    outs = []
+    for lens in ([90, 33], [40, 90]):  # padding that changes must not be kept with the mask
+        given = torch.tensor(lens) if padded else None
+        inputs = AttentionInputs(q=q, k=k, v=v, mask=mask, scale=0.3, kv_lens=given)
+        outs.append(backend.attention(inputs)[0])
+        keep = token_mask(dense, (32, 32), 70, 90, given)
+        check_attention(outs[-1], None, exact_attention(q, k, v, keep, 0.3))
+    assert len(calls) == made
+    assert torch.equal(*outs) is not padded
