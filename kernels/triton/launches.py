@@ -47,7 +47,7 @@ def forward(
             "Q": q, "K": k, "V": v, "OUT": out, "LSE": lse,
             "COUNTS": counts, "INDICES": indices, "ORDER": order, "LENS": kv_lens, "RULES": rules,
             "scale_log2": scale * LOG2_E,
-            **_strides(q=q, k=k, v=v, o=out), **_list_strides(counts, indices),
+            **_strides(q=q, k=k, v=v, o=out), **list_strides(counts, indices),
             **_sizes(q, k), "q_blocks": q_blocks,
             "kv_blocks": block_count(k.shape[1], block_size[1]), "lead": lead, "trail": trail,
         },
@@ -155,7 +155,7 @@ def grad_q(
             "Q": q, "K": k, "V": v, "GRAD_OUT": grad_out, "GRAD_Q": into, "LSE": lse,
             "DELTA": row_delta, "COUNTS": counts, "INDICES": indices, "ORDER": order,
             "LENS": kv_lens, "scale_log2": scale * LOG2_E, "scale": scale,
-            **_strides(q=q, k=k, v=v, do=grad_out, dq=into), **_list_strides(counts, indices),
+            **_strides(q=q, k=k, v=v, do=grad_out, dq=into), **list_strides(counts, indices),
             **_sizes(q, k), "q_blocks": q_blocks,
         },
         constants={
@@ -252,7 +252,8 @@ def _strides(**tensors: Tensor) -> dict[str, int]:
     }
 
 
-def _list_strides(counts: Tensor, indices: Tensor) -> dict[str, int]:
+def list_strides(counts: Tensor, indices: Tensor) -> dict[str, int]:
+    """Strides of the lists under the kernels' argument names."""
     return {
         "count_batch": _shared_stride(counts, 0),
         "count_head": _shared_stride(counts, 1),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.triton import launches
+from sparsediff.kernels.triton.hopper_launch import hopper_forward, hopper_reasons, switched_on
 
 
 @torch.library.custom_op("sparsediff::block_sparse_attention", mutates_args=())
@@ -35,12 +36,21 @@ def block_sparse_attention(  # noqa: PLR0917  (operators take positional argumen
     The ``grad_`` lists are those of `TransposedLists`, which the backward pass needs.
     """
     out, lse = _outputs(q)
-    launches.forward(
-        q, k, v, out, lse,
-        counts=counts, indices=indices, order=order, kv_lens=kv_lens, rules=rules,
-        lead=lead, trail=trail, block_size=(q_block, kv_block), scale=scale,
-        arch=launches.compute_capability(q.device),
-    ).run()  # fmt: skip
+    size = q_block, kv_block
+    arch = launches.compute_capability(q.device)
+    plain = kv_lens is None and rules is None and order is not None
+    if plain and switched_on() and not hopper_reasons(q, k, v, block_size=size, arch=arch):
+        launch = hopper_forward(
+            q, k, v, out, lse,
+            counts=counts, indices=indices, order=order, block_size=size, scale=scale,
+        )  # fmt: skip
+    else:
+        launch = launches.forward(
+            q, k, v, out, lse,
+            counts=counts, indices=indices, order=order, kv_lens=kv_lens, rules=rules,
+            lead=lead, trail=trail, block_size=size, scale=scale, arch=arch,
+        )  # fmt: skip
+    launch.run()
     return out, lse
 
 
@@ -111,7 +121,19 @@ def _gradients(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tu
     if grad_lse is not None:
         grad_lse = grad_lse.contiguous()
     grads = block_sparse_attention_backward(
-        grad_out, grad_lse, q, k, v, out, lse, counts, indices, order, kv_lens, *transposed, *ctx.call
+        grad_out,
+        grad_lse,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        counts,
+        indices,
+        order,
+        kv_lens,
+        *transposed,
+        *ctx.call,
     )
     return *grads, *(None,) * 13
 
