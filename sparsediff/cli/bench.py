@@ -10,25 +10,39 @@ from typing import Any
 
 SCHEMA = "sparsediff.bench/1"
 DENSITIES = "0.1,0.2,0.3,0.5,1.0"
+SHAPE, BLOCK, ROUNDS = "1x8x4096x64", 64, 7
 
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to the command line."""
+    from sparsediff.cli import bench_gpu, bench_transformer
+
     p = commands.add_parser(
         "bench",
         help="time the attention kernels against dense attention",
-        description="Random self-attention of one shape: every usable backend at several densities "
-        "and the block mass, each in turns with F.scaled_dot_product_attention, each checked "
-        "against the reference. Exit code 1 when a kernel does not match.",
+        description="Random self-attention: every usable backend at several densities and the block "
+        "mass, each in turns with dense attention, each checked. On a CPU one shape against the "
+        "reference, on a GPU a table of shapes against float64. Exit code 1 when a kernel does not "
+        "match.",
     )
-    p.add_argument("--kernel", action="store_true", help="measure the kernels (the only choice)")
-    p.add_argument("--shape", default="1x8x4096x64", help="batch x heads x tokens x dim")
-    p.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    p.add_argument("--kernel", action="store_true", help="measure the kernels")
+    p.add_argument("--shape", help=f"batch x heads x tokens x dim; on a CPU {SHAPE} by default")
+    p.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: float32 on a CPU, bfloat16 on a GPU",
+    )
     p.add_argument("--densities", default=DENSITIES, help="default: %(default)s")
-    p.add_argument("--block-size", type=int, default=64, help="tokens; default: %(default)s")
-    p.add_argument("--repeat", type=int, default=7, help="timed rounds; default: %(default)s")
+    p.add_argument(
+        "--block-size",
+        help=f"tokens, or query tokens x key tokens; default: {BLOCK} on a CPU, 128x64 on a GPU",
+    )
+    p.add_argument("--backends", metavar="NAMES", help="measure only these, such as cpu,gather")
+    p.add_argument("--repeat", type=int, help=f"timed rounds; default: {ROUNDS}, on a GPU up to 15")
     p.add_argument("--device", default="cpu", help="default: %(default)s")
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    bench_gpu.add_arguments(p)
+    bench_transformer.add_arguments(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,22 +50,39 @@ def run(args: argparse.Namespace) -> int:
     if "torch" not in sys.modules:
         # Threads that spin while they wait make the many short calls of a kernel look slow.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
 
-    from sparsediff.bench import BenchCase, measure_kernels
     from sparsediff.kernels import SparseError
 
+    if args.transformer:
+        from sparsediff.cli import bench_transformer
+
+        args.block_size = _square(args.block_size)
+        args.repeat = ROUNDS if args.repeat is None else args.repeat
+        return bench_transformer.run(args)
     if not args.kernel:
-        raise SparseError("There is nothing to measure; give --kernel.")
-    case = BenchCase.parse(
-        args.shape,
-        block=args.block_size,
-        dtype=getattr(torch, args.dtype),
+        raise SparseError("There is nothing to measure; give --kernel or --transformer NAME.")
+    if args.device.startswith("cuda"):
+        from sparsediff.cli import bench_gpu
+
+        return bench_gpu.run(args)
+    return _run_cpu(args)
+
+
+def _run_cpu(args: argparse.Namespace) -> int:
+    import torch
+
+    from sparsediff import bench
+
+    case = bench.BenchCase.parse(
+        args.shape or SHAPE,
+        block=_square(args.block_size),
+        dtype=getattr(torch, args.dtype or "float32"),
         device=args.device,
-        repeat=args.repeat,
+        repeat=ROUNDS if args.repeat is None else args.repeat,
     )
+    named = args.backends.split(",") if args.backends else []
     rows = []
-    for row in measure_kernels(case, _densities(args.densities)):
+    for row in bench.measure_kernels(case, numbers(args.densities), named):
         rows.append(row)
         if sys.stderr.isatty():
             print(f"{row.kernel}, density {row.density:.2f}: done", file=sys.stderr)
@@ -64,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(row.match for row in rows) else 1
 
 
-def _densities(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """The densities of a list such as "0.1,0.2"; raises SparseError for anything else."""
     from sparsediff.kernels import SparseError
 
     try:
@@ -73,6 +105,28 @@ def _densities(text: str) -> list[float]:
         raise SparseError(
             f"--densities {text!r} is not a list of numbers; give it like {DENSITIES}."
         ) from None
+
+
+def block_size(text: str) -> tuple[int, int]:
+    """(query tokens, key tokens) of "64" or "128x64"; raises SparseError for anything else."""
+    from sparsediff.kernels import SparseError
+
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SparseError(f"--block-size {text!r} is not a block; give it like 64 or 128x64.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _square(text: str | None) -> int:
+    """The tokens of a square block, BLOCK where none is given."""
+    from sparsediff.kernels import SparseError
+
+    rows, columns = block_size(text or str(BLOCK))
+    if rows != columns:
+        raise SparseError(
+            f"--block-size {text}: blocks are square here; give one number, such as {columns}."
+        )
+    return rows
 
 
 def _facts(case: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_table(capsys):
 
 
 def test_a_wrong_kernel_gets_no_ratio_and_fails(capsys, monkeypatch):
-    def wrong(case, densities):
+    def wrong(case, densities, backends):
         row = bench.BenchRow(
             kernel="gather", density=0.5, seconds=(1.0,), ratios=(0.1,), error=1e-9, limit=1e-5
         )

@@ -79,7 +79,7 @@ def test_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_exit_code_tells_of_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsediff.bench.MASS_LIMIT", -1.0)
+    monkeypatch.setattr("sparsediff.bench.turns.MASS_LIMIT", -1.0)
     words = ["--kernel", "--shape", "1x1x64x8", "--repeat", "1", "--densities", "1"]
     assert bench.run(parse(*words)) == 1
 

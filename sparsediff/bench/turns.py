@@ -1,126 +1,40 @@
-"""Kernel timings against dense attention: each number beside its error, none without a match."""
+"""Kernel timings on the CPU: every backend in turns with dense attention, none without a match."""
 
 from __future__ import annotations
 
 import functools
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsediff.bench.case import ERROR_LIMIT, BenchCase, BenchRow
 from sparsediff.kernels import BlockMask, SparseError, block_mass, block_sparse_attention, dense
+from sparsediff.kernels.backend import Backend, explain
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
-from sparsediff.kernels.registry import ordered_backends
+from sparsediff.kernels.registry import find_backend, ordered_backends
 
-# Largest error against the reference, as a share of the largest number: score rounding in float32,
-# one rounding of weights and of the output in the others. A wrong block is a hundred times that.
-ERROR_LIMIT = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 ROW_SECONDS, ENOUGH_ROUNDS = 4.0, 3  # a slow kernel gets fewer rounds, but not fewer than these
 MASS_LIMIT = 1e-5  # scores are summed in float32 whatever the inputs' dtype
+# Triton's interpreter runs a kernel element by element in Python: for checks, not for timing.
+NAMED_ONLY, INTERPRETED_TOKENS = "triton", 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchCase:
-    """What is measured: self-attention of one shape.
-
-    ``batch`` x ``heads`` x ``tokens`` x ``dim`` of ``dtype`` on ``device``, in blocks of ``block``
-    tokens; ``repeat`` timed rounds, fewer for a kernel that takes seconds. Raises SparseError when
-    a number is not positive.
-    """
-
-    batch: int = 1
-    heads: int = 8
-    tokens: int = 4096
-    dim: int = 64
-    block: int = 64
-    dtype: torch.dtype = torch.float32
-    device: str = "cpu"
-    repeat: int = 7
-
-    def __post_init__(self) -> None:
-        sizes = (self.batch, self.heads, self.tokens, self.dim, self.block, self.repeat)
-        if min(sizes) < 1:
-            raise SparseError(f"{self}: every size and the number of rounds must be at least 1.")
-        if self.dtype not in ERROR_LIMIT:
-            known = ", ".join(str(x).removeprefix("torch.") for x in ERROR_LIMIT)
-            raise SparseError(f"{self.dtype} is not measured; choose one of {known}.")
-
-    @classmethod
-    def parse(cls, shape: str, **others: Any) -> BenchCase:
-        """From "batch x heads x tokens x dim", such as "1x8x4096x64"."""
-        try:
-            batch, heads, tokens, dim = (int(part) for part in shape.split("x"))
-        except ValueError:
-            raise SparseError(
-                f"shape {shape!r} is not batch x heads x tokens x dim; give it like 1x8x4096x64."
-            ) from None
-        return cls(batch=batch, heads=heads, tokens=tokens, dim=dim, **others)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchRow:
-    """One kernel at one density.
-
-    ``seconds`` of each round; ``ratios`` to the dense run timed just before; ``error`` the largest
-    against the reference as a share of its largest number, ``limit`` what it may be.
-    """
-
-    kernel: str
-    density: float
-    seconds: tuple[float, ...]
-    ratios: tuple[float, ...]
-    error: float
-    limit: float
-
-    @property
-    def match(self) -> bool:
-        """Whether the kernel computed what the reference computes."""
-        return self.error <= self.limit
-
-    @property
-    def median(self) -> float:
-        """Median time in seconds."""
-        return statistics.median(self.seconds)
-
-    @property
-    def iqr(self) -> float:
-        """Range of the middle half of the times, in seconds; 0 for fewer than two rounds."""
-        return spread(self.seconds)
-
-    @property
-    def ratio(self) -> float | None:
-        """Median time in units of dense attention; None where the results are wrong."""
-        return statistics.median(self.ratios) if self.match else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values."""
-        named = {"median": self.median, "iqr": self.iqr, "ratio": self.ratio, "match": self.match}
-        return {**asdict(self), **named}
-
-
-def spread(values: Sequence[float]) -> float:
-    """Interquartile range."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return high - low
-
-
-def measure_kernels(case: BenchCase, densities: Sequence[float]) -> Iterator[BenchRow]:
+def measure_kernels(
+    case: BenchCase, densities: Sequence[float], backends: Sequence[str] = ()
+) -> Iterator[BenchRow]:
     """Dense, then every usable backend at every density and its block mass, one row at a time.
 
     Dense is ``F.scaled_dot_product_attention`` on tensors in its own layout ``[b, h, s, d]``; the
-    kernels get diffusers' ``[b, s, h, d]``. Raises SparseError for a density outside (0, 1].
+    kernels get diffusers' ``[b, s, h, d]``. ``backends`` names the only ones to measure; Triton's
+    interpreter takes part only if named, on few tokens. Raises SparseError for a density outside
+    (0, 1] and for a named backend that cannot run the case.
     """
-    for density in densities:
-        if not 0 < density <= 1:
-            raise SparseError(f"density {density} is not in (0, 1].")
+    check_densities(densities)
+    measured = _measured(case, backends)
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.tokens, case.heads, case.dim)
     q, k, v = (
@@ -133,25 +47,50 @@ def measure_kernels(case: BenchCase, densities: Sequence[float]) -> Iterator[Ben
         mask = random_mask(case, density, generator)
         inputs = AttentionInputs(q=q, k=k, v=v, mask=mask, scale=case.dim**-0.5)
         right = block_sparse_attention(q, k, v, mask, backend="reference")
-        for name, label in usable_kernels(inputs):
-            yield timer.row(
-                label,
-                mask.density,
-                functools.partial(block_sparse_attention, q, k, v, mask, backend=name),
-                right,
-                ERROR_LIMIT[case.dtype],
-            )
-    yield from _mass_rows(case, timer, q, k, dense.dense_attention_lse(q, k, v)[1])
+        for backend in measured:
+            reasons = backend.reasons(inputs)
+            if reasons and backends:
+                raise explain(backend, reasons)
+            if not reasons:
+                yield timer.row(
+                    _label(backend),
+                    mask.density,
+                    functools.partial(block_sparse_attention, q, k, v, mask, backend=backend.name),
+                    right,
+                    ERROR_LIMIT[case.dtype],
+                )
+    lse = dense.dense_attention_lse(q, k, v)[1]
+    yield from _mass_rows(case, timer, (q, k, lse), measured)
+
+
+def check_densities(densities: Sequence[float]) -> None:
+    """Raise SparseError for a density outside (0, 1]."""
+    for density in densities:
+        if not 0 < density <= 1:
+            raise SparseError(f"density {density} is not in (0, 1].")
+
+
+def _measured(case: BenchCase, names: Sequence[str]) -> list[Backend]:
+    """The backends named, or all but the reference and the interpreter."""
+    if NAMED_ONLY in names and case.tokens > INTERPRETED_TOKENS:
+        raise SparseError(
+            f"On CPU triton runs in its interpreter, which is checked on up to {INTERPRETED_TOKENS} "
+            f"tokens; found {case.tokens}. Give a smaller --shape, or --device cuda."
+        )
+    if names:
+        return [find_backend(name) for name in names]
+    return [x for x in ordered_backends() if x.name not in {"reference", NAMED_ONLY}]
 
 
 def _mass_rows(
-    case: BenchCase, timer: Timer, q: Tensor, k: Tensor, lse: Tensor
+    case: BenchCase, timer: Timer, tensors: tuple[Tensor, Tensor, Tensor], measured: list[Backend]
 ) -> Iterator[BenchRow]:
+    q, k, lse = tensors
     blocks = (case.block, case.block)
     inputs = MassInputs(q=q, k=k, lse=lse, block_size=blocks, scale=case.dim**-0.5)
     right = block_mass(q, k, lse, block_size=blocks, backend="reference")
-    for backend in ordered_backends():
-        if backend.name != "reference" and not backend.mass_reasons(inputs):
+    for backend in measured:
+        if not backend.mass_reasons(inputs):
             yield timer.row(
                 f"block mass, {_label(backend)}",
                 1.0,
@@ -161,16 +100,7 @@ def _mass_rows(
             )
 
 
-def usable_kernels(inputs: AttentionInputs) -> list[tuple[str, str]]:
-    """Name and label of each backend but the reference that can run the inputs."""
-    return [
-        (backend.name, _label(backend))
-        for backend in ordered_backends()
-        if backend.name != "reference" and not backend.reasons(inputs)
-    ]
-
-
-def _label(backend: Any) -> str:
+def _label(backend: Backend) -> str:
     variant = getattr(backend, "variant", None)
     return f"{backend.name} ({variant})" if variant else str(backend.name)
 
