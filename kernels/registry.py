@@ -72,7 +72,7 @@ def choose(name: str, inputs: AttentionInputs) -> Backend:
     def reasons(backend: Backend) -> list[str]:
         return backend.reasons(inputs)
 
-    pin = _pin() if name == "auto" else None
+    pin = pinned_backend() if name == "auto" else None
     return _named(name, pin, reasons) or _first(auto_order(inputs), reasons)
 
 
@@ -85,7 +85,7 @@ def choose_for_mass(name: str, inputs: MassInputs) -> Backend:
     def reasons(backend: Backend) -> list[str]:
         return backend.mass_reasons(inputs)
 
-    pin = _pin() if name == "auto" else None
+    pin = pinned_backend() if name == "auto" else None
     order = [*fixed_order(inputs.q.device), find_backend("reference")]
     return _named(name, None if pin in WITHOUT_MASS else pin, reasons) or _first(order, reasons)
 
@@ -164,8 +164,8 @@ def rank_backends(
     return rank
 
 
-def _pin() -> str | None:
-    """What $SPARSEDIFF_BACKEND says "auto" means, or None."""
+def pinned_backend() -> str | None:
+    """What $SPARSEDIFF_BACKEND says "auto" means, or None; BackendError if that is no backend."""
     name = os.environ.get(PIN, "")
     if name in {"", "auto"}:
         return None

@@ -6,7 +6,10 @@ import argparse
 import contextlib
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsediff.kernels.inputs import AttentionInputs
 
 SCHEMA = "sparsediff.doctor/1"
 
@@ -50,7 +53,8 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
     device = resolve_device(args.device)
     model, problem = _model(args)
     dtype, head_dim = (model["dtype"], model["head_dim"]) if model else ("bfloat16", 64)
-    backends = backend_reasons(device, dtype=dtype, head_dim=head_dim)
+    call = small_call(device, dtype=dtype, head_dim=head_dim)
+    backends = backend_reasons(call)
     if args.model and not problem and all(backends.values()):
         problem = f"No kernel backend can run {dtype} with head dim {head_dim} on {device}."
     return {
@@ -67,6 +71,7 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
             "compiler": environment.compiler(),
         },
         "backends": {name: {"usable": not why, "reasons": why} for name, why in backends.items()},
+        "ranking": backend_ranking(call),
         "model": model,
     }
 
@@ -94,13 +99,12 @@ def _model(args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
     return figures.to_dict(), ""
 
 
-def backend_reasons(device: str, *, dtype: str, head_dim: int) -> dict[str, list[str]]:
-    """Why each backend cannot run a small call of that kind; an empty list where it can."""
+def small_call(device: str, *, dtype: str, head_dim: int) -> AttentionInputs:
+    """A call of that kind that every backend which takes such calls can take."""
     import torch
 
     from sparsediff.kernels import BlockMask
     from sparsediff.kernels.inputs import attention_inputs
-    from sparsediff.kernels.registry import ordered_backends
 
     x = torch.zeros(1, 128, 2, head_dim, device=device, dtype=getattr(torch, dtype))
     mask = BlockMask.from_dense(
@@ -109,6 +113,27 @@ def backend_reasons(device: str, *, dtype: str, head_dim: int) -> dict[str, list
         q_len=128,
         kv_len=128,
     )
-    with torch.no_grad():
-        inputs = attention_inputs(x, x, x, mask, scale=None, kv_lens=None, return_lse=False)
-        return {backend.name: backend.reasons(inputs) for backend in ordered_backends()}
+    return attention_inputs(x, x, x, mask, scale=None, kv_lens=None, return_lse=False)
+
+
+def backend_reasons(call: AttentionInputs) -> dict[str, list[str]]:
+    """Why each backend cannot run such a call; an empty list where it can."""
+    from sparsediff.kernels.registry import ordered_backends
+
+    return {backend.name: backend.reasons(call) for backend in ordered_backends()}
+
+
+def backend_ranking(call: AttentionInputs) -> dict[str, Any]:
+    """What "auto" means for such a call, and the measurement behind it; made now if there is none."""
+    from sparsediff.kernels import ranking_file
+    from sparsediff.kernels.registry import auto_order, auto_rank, pinned_backend
+
+    rank = auto_rank(call)
+    return {
+        "call": f"{str(call.q.dtype).removeprefix('torch.')}, head dim {call.q.shape[3]}, blocks of 64",
+        "pinned": pinned_backend(),
+        "order": [backend.name for backend in auto_order(call)],
+        "seconds": rank.seconds if rank else {},
+        "failures": rank.failures if rank else {},
+        "file": str(ranking_file.path()),
+    }

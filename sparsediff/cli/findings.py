@@ -15,15 +15,34 @@ def findings(found: dict[str, Any]) -> str:
         ("cpu", f"{', '.join(cpu['features']) or 'no vector features known'}"),
         ("compiler", cpu["compiler"] or "none; the cpu backend uses its slower path"),
     ]
-    backends = [
-        (name, "usable" if state["usable"] else f"no: {'; '.join(state['reasons'])}")
-        for name, state in found["backends"].items()
-    ]
     parts = ["versions", table(list(found["versions"].items())), "", "machine", table(machine)]
-    parts += ["", 'kernel backends, in the order "auto" tries them', table(backends), ""]
+    parts += ["", 'kernel backends, in the order "auto" tries them', table(_backends(found))]
+    parts += [_ranking(found["ranking"]), ""]
     if found["model"]:
         parts += ["model", table(_model(found["model"])), ""]
     return "\n".join([*parts, _verdict(found)])
+
+
+def _backends(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Those that "auto" tries first, then the others."""
+    ranking, states = found["ranking"], found["backends"]
+    rows = []
+    for name in sorted(states, key=[*ranking["order"], *states].index):
+        words = "usable" if states[name]["usable"] else f"no: {'; '.join(states[name]['reasons'])}"
+        if name in ranking["seconds"]:
+            words += f", {ranking['seconds'][name] * 1e3:.2f} ms"
+        if name in ranking["failures"]:
+            words = f"left out: {ranking['failures'][name]}"
+        rows.append((name, words))
+    return rows
+
+
+def _ranking(ranking: dict[str, Any]) -> str:
+    if ranking["pinned"]:
+        return f'"auto" is pinned to {ranking["pinned"]} by SPARSEDIFF_BACKEND'
+    if ranking["seconds"]:
+        return f"timed on a small problem ({ranking['call']}), kept in {ranking['file']}"
+    return "nothing was timed: the fixed order"
 
 
 def _model(model: dict[str, Any]) -> list[tuple[str, str]]:

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from sparsediff.cli import main
+from sparsediff.cli.doctor import small_call
 from sparsediff.estimate import estimate
-from sparsediff.kernels import backends
+from sparsediff.kernels import backends, ranking, ranking_file
 from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.ranked_call import RankedCall
+from sparsediff.kernels.ranking_file import Rank
 from sparsediff.model_files import ModelFiles
 from sparsediff.token_size import parse_size
 
@@ -41,6 +44,52 @@ def test_machine(capsys):
     for state in found["backends"].values():
         assert state["usable"] is not bool(state["reasons"])
     assert found["model"] is None
+
+
+def test_the_fixed_order(capsys):
+    _, found = _json(capsys)
+    ranking = found["ranking"]
+    assert ranking["order"] == ["cpu", "gather", "flex", "reference"]
+    assert (ranking["pinned"], ranking["seconds"], ranking["failures"]) == (None, {}, {})
+    assert main(["doctor"]) == 0
+    assert "nothing was timed: the fixed order" in capsys.readouterr().out
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """A machine on which gather was faster and flex failed."""
+    monkeypatch.setenv("SPARSEDIFF_RANKING", "on")
+    monkeypatch.setenv("SPARSEDIFF_CACHE", str(tmp_path))
+    monkeypatch.setattr(ranking, "_ranks", {})
+    call = small_call("cpu", dtype="bfloat16", head_dim=64)
+    rank = Rank(seconds={"cpu": 0.002, "gather": 0.001}, failures={"flex": "wrong result"})
+    ranking_file.save(RankedCall.of(call).key, rank, replace=True)
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_measured_order(capsys, monkeypatch, tmp_path):
+    _, found = _json(capsys)
+    assert found["ranking"] == {
+        "call": "bfloat16, head dim 64, blocks of 64",
+        "pinned": None,
+        "order": ["gather", "cpu", "reference"],
+        "seconds": {"cpu": 0.002, "gather": 0.001},
+        "failures": {"flex": "wrong result"},
+        "file": str(tmp_path / "ranking.json"),
+    }
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out.partition("kernel backends")[2]
+    lines = [line.split(maxsplit=1) for line in text.splitlines()]
+    rows = {line[0]: line[1].strip() for line in lines if len(line) == 2}
+    assert rows["gather"] == "usable, 1.00 ms"
+    assert rows["cpu"] == "usable, 2.00 ms"
+    assert rows["flex"] == "left out: wrong result"
+    assert rows["timed"].endswith(str(tmp_path / "ranking.json"))
+    order = [name for name in rows if name in backends()]
+    assert order == ["gather", "cpu", "reference", "triton", "fa4", "flex"]
+    monkeypatch.setenv("SPARSEDIFF_BACKEND", "cpu")
+    assert main(["doctor"]) == 0
+    assert '"auto" is pinned to cpu by SPARSEDIFF_BACKEND' in capsys.readouterr().out
 
 
 def test_sample_model(capsys, sample):
