@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsediff.kernels import BlockMask, SparseError
+from sparsediff.kernels import BlockMask, SparseError, block_sparse_attention
 
 SETTINGS = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -135,3 +135,46 @@ def test_range_check(counts: int, indices: int, words: str) -> None:
     mask.indices[0, 0, 0, 1] = indices
     with pytest.raises(SparseError, match=words):
         mask.check_range()
+
+
+def test_full_rows_need_no_list() -> None:
+    """Lists of two, yet the first and last row compute all five blocks: in every form of the mask."""
+    lists = torch.tensor([[4, 9], [3, 1], [2, 9]]).view(1, 1, 3, 2)
+    mask = BlockMask.from_lists(
+        lists,
+        torch.tensor([[[5, 2, 5]]]),
+        block_size=(16, 8),
+        q_len=48,
+        kv_len=40,
+        implied_full=True,
+    )
+    dense = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    assert torch.equal(mask.to_dense()[0, 0], dense)
+    assert mask.indices.shape[3] == 2
+    mask.check_range()
+    whole = mask.complete()
+    assert not whole.implied_full
+    assert torch.equal(whole.to_dense(), mask.to_dense())
+    assert mask.complete() is whole, "built once"
+    start, columns = mask.to_csr()
+    assert start.tolist() == [0, 5, 7, 12]
+    assert columns.tolist() == [0, 1, 2, 3, 4, 1, 3, 0, 1, 2, 3, 4]
+    assert mask.density == pytest.approx(12 / 15)
+
+
+@pytest.mark.parametrize("backend", ["reference", "gather", "cpu"])
+def test_backends_compute_full_rows_without_a_list(backend: str) -> None:
+    noise = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 40, 2, 16, generator=noise) for _ in range(3))
+    short = BlockMask.from_lists(
+        torch.randint(0, 5, (1, 2, 5, 1), generator=noise),
+        torch.tensor([[[5, 1, 1, 1, 5]]]).expand(1, 2, 5),
+        block_size=8,
+        q_len=40,
+        kv_len=40,
+        implied_full=True,
+    )
+    same = BlockMask.from_dense(short.to_dense(), block_size=8, q_len=40, kv_len=40)
+    found = block_sparse_attention(q, k, v, short, backend=backend)
+    expected = block_sparse_attention(q, k, v, same, backend=backend)
+    assert torch.equal(found, expected)
