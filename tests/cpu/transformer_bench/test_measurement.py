@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from typing import Any
@@ -223,3 +224,44 @@ def test_a_span_inside_a_span_counts_once() -> None:
     assert spans == 1
     assert 0.02 <= seconds <= whole
     assert stopwatch.read() == (0.0, 0)
+
+
+def test_a_span_on_cuda_is_two_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read together after one wait, in milliseconds."""
+    order: list[str] = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            order.append("record")
+
+        def elapsed_time(self, other: Event) -> float:
+            assert order[-1] == "wait"
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append("wait"))
+    stopwatch = Stopwatch(torch.device("cuda"))
+    for _ in range(2):
+        with stopwatch.span(), stopwatch.span():
+            order.append("work")
+    assert order == 2 * ["record", "work", "record"]
+    assert stopwatch.read() == (0.5, 2)
+    assert stopwatch.read() == (0.0, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_on_a_gpu(name: str) -> None:
+    case = small_case(narrow(name), device="cuda", dtype=torch.bfloat16, block_size=64)
+    case = dataclasses.replace(case, size=(512, 512, *case.size[2:]))
+    result = measure_transformer(case)
+    assert (
+        result.sparse_calls == len(case.architecture.stacks) * len(case.architecture.branches) * 3
+    )
+    assert result.dense_kernel in result.dense_trials
+    assert result.peak_gib is not None
+    assert 0 < result.peak_gib["dense"] <= result.peak_gib["sparse"] < 8
