@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sparsediff.kernels import BlockMask, SparseError, ranked_call, ranking, ranking_file, registry
+from sparsediff.kernels import (
+    BlockMask,
+    SparseError,
+    ranked_call,
+    ranking,
+    ranking_file,
+    registry,
+    trial,
+)
 from sparsediff.kernels import block_sparse_attention as attention
 from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.reference import ReferenceBackend
@@ -65,6 +74,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SPARSEDIFF_RANKING", "on")
     monkeypatch.setenv("SPARSEDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ranking, "_ranks", {})
+    monkeypatch.setattr(trial, "QUICK_SECONDS", 60.0)  # all rounds, however busy the machine
     ranking_file._warn_once.cache_clear()
     return tmp_path / "cache"
 
@@ -102,6 +112,14 @@ def test_the_rank_decides(enter: Enter, fast: str) -> None:
     assert min(timed) >= 2  # once to check, at least once to time
     attention(*(torch.ones(1, 128, 1, 32) for _ in range(3)), MASK)
     assert first.calls + second.calls == sum(timed) + 1
+
+
+def test_a_quick_trial_ends_early(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "QUICK_SECONDS", 0.0)
+    contestants = Contestant("a", 0.0), Contestant("b", 0.0)
+    enter(*contestants)
+    choose("auto", call())
+    assert [backend.calls for backend in contestants] == [2, 2]  # checked, then timed once
 
 
 def test_near_equals_keep_the_fixed_order() -> None:
@@ -394,6 +412,21 @@ def test_the_file_does_not_grow_without_end(enter: Enter, monkeypatch: pytest.Mo
         ranking_file.save(key, rank, replace=True)
     assert list(ranking_file.load()) == ["c", "d", "a"]
     assert [path.name for path in ranking_file.path().parent.iterdir()] == ["ranking.json"]
+
+
+def test_readers_and_writers_at_once_see_whole_files(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = ranking_file.Rank(seconds={"a": 1.0}, failures={"b": "x" * 10_000})
+
+    def work(writer: int) -> None:
+        for turn in range(20):
+            ranking_file.save(f"{writer} {turn}", rank, replace=True)
+            assert ranking_file.load()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert caplog.text == ""
 
 
 def test_the_versions_follow_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
