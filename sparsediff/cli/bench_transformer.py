@@ -87,7 +87,7 @@ def _facts(case: Any) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any], result: Any, *, asked_frames: int) -> None:
     from sparsediff.cli.table import table
-    from sparsediff.transformer_bench.result import NOTE
+    from sparsediff.transformer_bench.result import NOTE, STEADY
 
     print(_model_text(facts, result.model, asked_frames))
     trials = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in result.dense_trials.items())
@@ -105,7 +105,13 @@ def _print(facts: dict[str, Any], result: Any, *, asked_frames: int) -> None:
             )
         )
     print(table(lines))
-    print(f"\n{_summary(result)}\n\n{NOTE}")
+    print(f"\n{_summary(result)}")
+    if result.unsteady > STEADY:
+        print(
+            f"\nNOT A QUIET MACHINE: the work outside of attention is the same in every step, and took "
+            f"up to {result.unsteady:.2f} times as long; do not quote the figures of steps and runs."
+        )
+    print(f"\n{NOTE}")
 
 
 def _model_text(facts: dict[str, Any], model: Any, asked_frames: int) -> str:

@@ -11,6 +11,7 @@ from sparsediff.bench import spread
 from sparsediff.token_size import Size
 from sparsediff.transformer_bench.denoising import Kind, StepTime
 
+STEADY = 1.1  # what the same work may differ by on a quiet machine
 NOTE = "Random weights: these figures are about speed and say nothing about quality."
 
 
@@ -39,6 +40,11 @@ class StepTimes:
     def attention_share(self) -> float:
         """Part of a step that is self-attention."""
         return self.attention / self.seconds
+
+    @property
+    def rest(self) -> float:
+        """Seconds of a step outside of self-attention: the same work in every kind of step."""
+        return self.seconds - self.attention
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -120,6 +126,15 @@ class TransformerResult:
         """The same of their self-attention alone."""
         return self.dense.attention / self.times["sparse"].attention
 
+    @property
+    def unsteady(self) -> float:
+        """The longest of the steps' other work over the shortest; 1 on a quiet machine.
+
+        Above `STEADY` the machine was busy with something else, and the ratios of the steps with it.
+        """
+        rests = [found.rest for found in (self.dense, *self.times.values())]
+        return max(rests) / min(rests)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
         return {
@@ -135,6 +150,7 @@ class TransformerResult:
             },
             "step_speedup": self.step_speedup,
             "attention_speedup": self.attention_speedup,
+            "unsteady": self.unsteady,
             "sparse_calls": self.sparse_calls,
             "backends": self.backends,
             "peak_gib": self.peak_gib,

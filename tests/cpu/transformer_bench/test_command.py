@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from narrow_architectures import narrow
 
 from sparsediff.cli import bench_transformer, main
-from sparsediff.transformer_bench import architectures
+from sparsediff.transformer_bench import architectures, measurement
+from sparsediff.transformer_bench.denoising import StepTime
+from sparsediff.transformer_bench.result import StepTimes
 
 TINY = ["--size", "128x128x9", "--layers", "1", "--steps", "6", "--density", "0.3"]
 TINY += ["--block-size", "16", "--repeat", "2"]
@@ -73,3 +76,29 @@ def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.3])
+def test_a_busy_machine_is_said(
+    slow: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dense step whose other work took longer would make the sparse ones look quick."""
+    measure = measurement.measure_transformer
+
+    def times(seconds: float, attention: float) -> StepTimes:
+        return StepTimes(rounds=(StepTime(seconds=seconds, attention=attention, calls=2),))
+
+    def made_up(*args: Any) -> Any:
+        found = measure(*args)
+        sparse = {kind: times(2.5, 0.5) for kind in found.times}
+        return dataclasses.replace(found, dense=times(2.0 * slow + 3.0, 3.0), times=sparse)
+
+    monkeypatch.setattr(measurement, "measure_transformer", made_up)
+    assert main(["bench", "--transformer", "flux", *TINY]) == 0
+    out = capsys.readouterr().out
+    assert ("NOT A QUIET MACHINE" in out) is (slow > 1.1)
+    assert ("took up to 1.30 times as long" in out) is (slow > 1.1)
+    assert "its attention 6.00x" in out
+    assert f"{(2 * slow + 3) / 2.5:.2f}x as fast as a dense one" in out
+    # One dense step with the search and five sparse ones, of which all take 2.5 s here.
+    assert f"projected run of 6 steps: {6 * (2 * slow + 3):.1f} s dense, 15.0 s sparse" in out
