@@ -36,17 +36,20 @@ COMPILED = frozenset({"fa4", "flex"})
 WITHOUT_MASS = frozenset({"fa4", "flex"})
 
 
-@functools.cache
+# Made here and not in a cached function: torch.compile looks through the cache and would make others.
+_BACKENDS: tuple[Backend, ...] = (
+    TritonBackend(),
+    CpuBackend(),
+    GatherBackend(),
+    Fa4Backend(),
+    FlexBackend(),
+    ReferenceBackend(),
+)
+
+
 def ordered_backends() -> tuple[Backend, ...]:
     """One instance of each backend, in the fixed order of all devices together."""
-    return (
-        TritonBackend(),
-        CpuBackend(),
-        GatherBackend(),
-        Fa4Backend(),
-        FlexBackend(),
-        ReferenceBackend(),
-    )
+    return _BACKENDS
 
 
 def backends() -> tuple[str, ...]:
@@ -100,28 +103,22 @@ def auto_order(inputs: AttentionInputs) -> tuple[Backend, ...]:
 
     Backends whose trial failed are not in it. May measure, see `rank_of`.
     """
-    return _in_order(auto_rank(inputs), inputs.q.device, ordered_backends())
+    rank, device = auto_rank(inputs), inputs.q.device
+    if rank is None:
+        return *fixed_order(device), find_backend("reference")
+    return _in_order(rank, device, ordered_backends())
 
 
 def auto_rank(inputs: AttentionInputs) -> Rank | None:
     """The measured rank for such a call, or None where the fixed order stands."""
-    return rank_of(inputs, _quick(inputs.q.device, ordered_backends()))
+    return rank_of(inputs, [x for x in fixed_order(inputs.q.device) if x.name not in COMPILED])
 
 
-# The last argument only makes the kept answers those of these backends: every call asks.
+# The last argument only makes a kept answer one of these backends: every call asks.
 @functools.lru_cache(maxsize=256)
-def _in_order(
-    rank: Rank | None, device: torch.device, known: tuple[Backend, ...]
-) -> tuple[Backend, ...]:
-    order = fixed_order(device)
-    if rank is not None:
-        order = [find_backend(name) for name in rank.order([x.name for x in order])]
-    return *order, find_backend("reference")
-
-
-@functools.lru_cache(maxsize=256)
-def _quick(device: torch.device, known: tuple[Backend, ...]) -> tuple[Backend, ...]:
-    return tuple(x for x in fixed_order(device) if x.name not in COMPILED)
+def _in_order(rank: Rank, device: torch.device, known: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    names = rank.order([backend.name for backend in fixed_order(device)])
+    return *(find_backend(name) for name in names), find_backend("reference")
 
 
 def rank_backends(
