@@ -116,13 +116,12 @@ def grad_q_kernel(
         v = load_rows(v_tile + token * v_token, keys, 0, D, DIM, False)
         acc = grad_q_tile(q, k, v, g, lse, delta, acc, scale_log2, 0, False)
     if TAIL:
-        if whole < count:
-            for i in tl.range(0, SPLIT, num_stages=1):
-                token = block * BLOCK + i * COLUMNS
-                left = length - token
-                k = load_rows(k_tile + token.to(tl.int64) * k_token, keys, left, D, DIM, True)
-                v = load_rows(v_tile + token.to(tl.int64) * v_token, keys, left, D, DIM, True)
-                acc = grad_q_tile(q, k, v, g, lse, delta, acc, scale_log2, left, True)
+        for i in tl.range(whole * SPLIT, count * SPLIT, num_stages=1):  # not unrolled: see forward
+            token = block * BLOCK + (i % SPLIT) * COLUMNS
+            left = length - token
+            k = load_rows(k_tile + token.to(tl.int64) * k_token, keys, left, D, DIM, True)
+            v = load_rows(v_tile + token.to(tl.int64) * v_token, keys, left, D, DIM, True)
+            acc = grad_q_tile(q, k, v, g, lse, delta, acc, scale_log2, left, True)
     inside = (rows < q_len)[:, None]
     if DIM < D:
         inside = inside & (dims < DIM)[None, :]
@@ -211,12 +210,12 @@ def grad_kv_kernel(
             scale_log2, ROWS, D, DIM, False,
         )  # fmt: skip
     if TAIL:
-        if whole < count:
-            for i in tl.range(0, SPLIT, num_stages=1):
-                dk, dv = grad_kv_tile(
-                    k, v, dk, dv, q_tile, g_tile, lse_row, delta_row, row * Q_BLOCK + i * ROWS,
-                    q_token, do_token, q_len, scale_log2, ROWS, D, DIM, True,
-                )  # fmt: skip
+        for i in tl.range(whole * SPLIT, count * SPLIT, num_stages=1):
+            query = row * Q_BLOCK + (i % SPLIT) * ROWS
+            dk, dv = grad_kv_tile(
+                k, v, dk, dv, q_tile, g_tile, lse_row, delta_row, query, q_token, do_token, q_len,
+                scale_log2, ROWS, D, DIM, True,
+            )  # fmt: skip
     # A program of padding keys and a real one write 0 beyond the length.
     present = (columns < left)[:, None]
     dk = tl.where(present, dk * scale, 0.0)

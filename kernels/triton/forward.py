@@ -141,13 +141,13 @@ def block_sparse_forward(
         v = load_rows(v_tile + token.to(tl.int64) * v_token, keys, 0, D, DIM, False)
         m, total, acc = accumulate(q, k, v, m, total, acc, scale_log2, 0, False)
     if TAIL:
-        if whole < count:
-            for i in tl.range(0, SPLIT, num_stages=1):
-                token = block * BLOCK + i * COLUMNS
-                left = length - token
-                k = load_rows(k_tile + token.to(tl.int64) * k_token, keys, left, D, DIM, True)
-                v = load_rows(v_tile + token.to(tl.int64) * v_token, keys, left, D, DIM, True)
-                m, total, acc = accumulate(q, k, v, m, total, acc, scale_log2, left, True)
+        # Bounds known only at run time: the compiler would unroll, and registers would not do.
+        for i in tl.range(whole * SPLIT, count * SPLIT, num_stages=1):
+            token = block * BLOCK + (i % SPLIT) * COLUMNS
+            left = length - token
+            k = load_rows(k_tile + token.to(tl.int64) * k_token, keys, left, D, DIM, True)
+            v = load_rows(v_tile + token.to(tl.int64) * v_token, keys, left, D, DIM, True)
+            m, total, acc = accumulate(q, k, v, m, total, acc, scale_log2, left, True)
 
     # A row without keys: output 0, LSE -inf.
     some = tl.where(total > 0, total, 1.0)

@@ -1,0 +1,42 @@
+"""The kernel gates: collected only where KERNEL_GATE asks for one, see docs/kernels.md.
+
+Triton decides at import whether kernels run in its interpreter, so each gate is a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+GATES = ("interpreter", "static")
+GATE = os.environ.get("KERNEL_GATE", "")
+CACHE = Path(tempfile.gettempdir()) / f"kernel-gate-{os.getpid()}"
+
+collect_ignore = [name for name in GATES if name != GATE]
+sys.path.insert(0, str(HERE / "support"))
+if GATE:
+    if GATE not in GATES:
+        raise pytest.UsageError(f"KERNEL_GATE={GATE!r}; give one of {', '.join(GATES)}.")
+    os.environ["TRITON_INTERPRET"] = str(int(GATE == "interpreter"))
+    os.environ["TRITON_CACHE_DIR"] = str(CACHE)  # a fresh one: nothing may hide a compile
+
+
+def pytest_report_header() -> str:
+    """Which Triton the gate looks at."""
+    if not GATE:
+        return "kernel gates: not asked for (KERNEL_GATE=interpreter or static)"
+    import triton
+
+    return f"kernel gate: {GATE}, triton {triton.__version__}"
+
+
+def pytest_unconfigure() -> None:
+    """Leave no cache behind."""
+    if GATE:
+        shutil.rmtree(CACHE, ignore_errors=True)

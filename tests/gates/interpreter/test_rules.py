@@ -1,0 +1,81 @@
+"""Computed patterns: heads that walk by their rule, against float64 on the pattern of their mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from calls import Call
+
+from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.block_rules import Diagonals, Full, Listed, Rule, Skip, Stripes, rule_mask
+
+TOKENS = 135
+RULES: tuple[Rule, ...] = (
+    Diagonals(half_width=10),
+    Diagonals(period=45, half_width=2),
+    Stripes(period=70, width=9, first=11),
+    Stripes(period=21, width=4),
+    Full(),
+    Skip(),
+    Listed(),
+)
+
+
+def mixed(
+    block: tuple[int, int], *, before: int = 0, after: int = 0, rules: tuple[Rule, ...] = RULES
+) -> BlockMask:
+    shape = (1, len(rules), block_count(TOKENS, block[0]), block_count(TOKENS, block[1]))
+    listed = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    return rule_mask(
+        rules, block_size=block, q_len=TOKENS, kv_len=TOKENS,
+        text_before=before, text_after=after, listed=listed,
+    )  # fmt: skip
+
+
+def spoilt(mask: BlockMask) -> BlockMask:
+    """The mask with lists that would be wrong to read for the heads that have a rule."""
+    assert mask.rules is not None
+    period = mask.rules.table[:, 0]
+    return replace(mask, indices=torch.where((period > 0)[None, :, None, None], 0, mask.indices))
+
+
+def check(mask: BlockMask, *, lens: tuple[int, ...] | None = None, batch: int = 1) -> None:
+    """Against float64; without padding, whose blocks are counted on the lists, these are spoilt."""
+    call = Call(mask=mask, heads=mask.counts.shape[1], kv_lens=lens, batch=batch, dim=16)
+    call.check_forward(spoilt(mask) if lens is None else mask)
+
+
+@pytest.mark.parametrize("block", [(32, 32), (64, 16), (16, 64)])
+def test_every_kind_of_head_in_one_launch(block: tuple[int, int]) -> None:
+    check(mixed(block))
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 0), (40, 7)])
+def test_text_at_the_ends_is_dense(before: int, after: int) -> None:
+    check(mixed((32, 32), before=before, after=after))
+
+
+@pytest.mark.parametrize("lens", [(100,), (7,)])
+def test_padded_keys(lens: tuple[int]) -> None:
+    check(mixed((32, 32), after=20, rules=RULES[:4]), lens=lens)
+
+
+def test_lengths_of_a_batch() -> None:
+    check(mixed((32, 32), before=8, rules=RULES[:3]), lens=(135, 64), batch=2)
+
+
+def test_gradients_of_computed_heads() -> None:
+    mask = mixed((32, 32), after=9, rules=(RULES[0], RULES[2]))
+    Call(mask=mask, heads=2, dim=16).check()
+
+
+def test_rule_and_list_give_the_same_bits() -> None:
+    mask = mixed((32, 32), before=5, rules=RULES[:3])
+    call = Call(mask=mask, heads=3, dim=16)
+    q, k, v = call.inputs()
+    by_rule = replace(call, mask=spoilt(mask)).run(q, k, v)
+    by_list = replace(call, mask=replace(mask, rules=None)).run(q, k, v)
+    assert torch.equal(by_rule[0], by_list[0])
+    assert torch.equal(by_rule[1], by_list[1])
