@@ -235,7 +235,9 @@ class BlockMask:
     def derived(self, key: str, build: Callable[[], T]) -> T:
         """A form of this mask, such as a backend's own lists, built at its first use and then kept."""
         if key not in self._forms:
-            self._forms[key] = build()
+            # A form outlives the call: made in inference mode, no later training could save it.
+            with torch.inference_mode(False):
+                self._forms[key] = build()
         return cast("T", self._forms[key])
 
     def with_rules(self, rules: BlockRules) -> BlockMask:

@@ -119,10 +119,9 @@ def _flex_mask(inputs: AttentionInputs) -> Any:
     mask = inputs.mask
     batch, heads, rows = mask.counts.shape
     small = batch * heads * rows * mask.kv_blocks * FLEX_BYTES <= MAX_KEPT_BYTES
-    with torch.inference_mode(False):  # what is kept may later be saved for a gradient
-        if inputs.kv_lens is None and small:
-            return mask.derived("flex", mask.to_flex)
-        return mask.to_flex(kv_lens=inputs.kv_lens)
+    if inputs.kv_lens is None and small:
+        return mask.derived("flex", mask.to_flex)
+    return mask.to_flex(kv_lens=inputs.kv_lens)
 
 
 def compile_call(kind: CallKind) -> Callable[..., Any]:

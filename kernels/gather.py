@@ -36,13 +36,12 @@ class RowOrder:
     @classmethod
     def of(cls, lengths: Tensor) -> RowOrder:
         """The order of rows with these numbers of keys, int64 ``[b * h * m]``; synchronises a GPU."""
-        with torch.inference_mode(False):  # what is kept may later be saved for a gradient
-            values, rows = torch.unique(lengths, return_counts=True)
-            runs = tuple(zip(values.tolist(), rows.tolist(), strict=True))
-            ascending = lengths.argsort(stable=True)
-            if not bool((ascending.diff() != 1).any()):
-                return cls(ascending=None, back=None, runs=runs)
-            return cls(ascending=ascending, back=ascending.argsort(), runs=runs)
+        values, rows = torch.unique(lengths, return_counts=True)
+        runs = tuple(zip(values.tolist(), rows.tolist(), strict=True))
+        ascending = lengths.argsort(stable=True)
+        if not bool((ascending.diff() != 1).any()):
+            return cls(ascending=None, back=None, runs=runs)
+        return cls(ascending=ascending, back=ascending.argsort(), runs=runs)
 
 
 class GatherBackend:

@@ -42,17 +42,22 @@ def _mean(x: Tensor, block: int, count: Tensor, *, masked: bool) -> Tensor:
 
 
 def attention(backend: Backend, inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
-    """`backend.attention`, with pooled blocks added afterwards where the backend does not take them.
-
-    With pooled blocks and such a backend no LSE is returned.
-    """
+    """`backend.attention`, with pooled blocks added afterwards where the backend does not take them."""
     if inputs.pooled is None or backend.pools:
         return backend.attention(inputs)
     out, lse = backend.attention(replace(inputs, pooled=None, return_lse=True))
     if lse is None:
         raise TypeError(f"backend {backend.name!r} returned no LSE though it was asked for")
-    rest = remainder_attention(inputs.q, inputs.pooled, inputs.mask, scale=inputs.scale)
-    return merge(out, lse, *rest), None
+    out, lse = with_remainder(inputs, inputs.pooled, out, lse)
+    return out, lse if inputs.return_lse else None
+
+
+def with_remainder(
+    inputs: AttentionInputs, pooled: PooledBlocks, out: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE of a sparse call with its pooled blocks added, by torch's own operations."""
+    rest = remainder_attention(inputs.q, pooled, inputs.mask, scale=inputs.scale)
+    return merge(out, lse, *rest), torch.logaddexp(lse, rest[1])
 
 
 def remainder_attention(

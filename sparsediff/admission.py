@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sparsediff.attention_mask import key_lengths
+from sparsediff.attention_mask import KeyPadding, key_padding
 from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.errors import SparseError
 from sparsediff.kernels.inputs import AttentionInputs
@@ -32,16 +32,16 @@ class Admission:
         self.backend = backend
         self.layers = layers
         self._looked_at: set[int] = set()
-        self._key_lengths: dict[tuple[object, ...], Tensor | None] = {}
+        self._paddings: dict[tuple[object, ...], KeyPadding | None] = {}
 
     def new_run(self) -> None:
         """Look at every layer's inputs again."""
         self._looked_at.clear()
-        self._key_lengths.clear()
+        self._paddings.clear()
 
     def new_forward(self) -> None:
         """Forget the masks of the last forward: the next ones are new tensors at old addresses."""
-        self._key_lengths.clear()
+        self._paddings.clear()
 
     def admit(
         self,
@@ -71,14 +71,13 @@ class Admission:
         if mask is None:
             return None, ""
         key = (mask.data_ptr(), tuple(mask.shape), mask.dtype)
-        if key not in self._key_lengths:
+        if key not in self._paddings:
             batch, tokens, heads, _ = q.shape
-            self._key_lengths[key] = key_lengths(mask, batch=batch, heads=heads, tokens=tokens)
-        lengths = self._key_lengths[key]
-        return (
-            lengths,
-            "" if lengths is not None else "the attention mask is not a key-padding mask",
-        )
+            self._paddings[key] = key_padding(mask, batch=batch, heads=heads, tokens=tokens)
+        padding = self._paddings[key]
+        if padding is None:
+            return None, "the attention mask is not a key-padding mask"
+        return padding.lengths, ""
 
     def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
         tokens = q.shape[1]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
 
 
-def key_lengths(mask: Tensor, *, batch: int, heads: int, tokens: int) -> Tensor | None:
-    """Valid keys per batch item, int64 ``[b]``, of a bool mask that hides a tail of the keys.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyPadding:
+    """What a padding mask says: ``lengths``, int64 ``[b]`` valid keys, or None when it hides no key."""
+
+    lengths: Tensor | None
+
+
+def key_padding(mask: Tensor, *, batch: int, heads: int, tokens: int) -> KeyPadding | None:
+    """Valid keys per batch item of a bool mask that hides a tail of the keys.
 
     None when the mask says anything else (query-dependent, additive, holes between valid keys): such a
     call has to run dense. Synchronises a GPU once. Raises SparseError when the mask does not fit
@@ -31,11 +40,14 @@ def key_lengths(mask: Tensor, *, batch: int, heads: int, tokens: int) -> Tensor 
     keys = mask.reshape(-1, tokens).expand(batch, tokens)
     lengths = keys.sum(dim=1)
     prefix = torch.arange(tokens, device=keys.device) < lengths[:, None]
-    if not bool((keys == prefix).all()):
+    # One read for all three answers: a GPU is waited for once.
+    facts = torch.stack([(keys == prefix).all(), (lengths > 0).all(), (lengths == tokens).all()])
+    only_a_tail, some_left, none_hidden = facts.tolist()
+    if not only_a_tail:
         return None
-    if not bool((lengths > 0).all()):
+    if not some_left:
         raise SparseError(
             f"The attention mask hides all {tokens} keys of a batch item; at least one must be valid. "
             f"Check the inputs of the model."
         )
-    return lengths
+    return KeyPadding(lengths=None if none_hidden else lengths)

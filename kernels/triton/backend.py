@@ -9,7 +9,8 @@ import os
 import torch
 from torch import Tensor
 
-from sparsediff.kernels.inputs import AttentionInputs, MassInputs
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
+from sparsediff.kernels.remainder import with_remainder
 from sparsediff.kernels.triton.row_lists import TransposedLists, row_lists, transposed_lists
 from sparsediff.kernels.triton.tiles import GENERATIONS, PADDED_DIMS, block_reasons
 
@@ -20,7 +21,7 @@ class TritonBackend:
     """Our Triton kernels; on CPU tensors only in Triton's interpreter (TRITON_INTERPRET=1)."""
 
     name = "triton"
-    pools = False
+    pools = True
 
     def reasons(self, inputs: AttentionInputs) -> list[str]:
         """Why these inputs cannot be computed here."""
@@ -62,6 +63,8 @@ class TritonBackend:
             *mask.block_size,
             inputs.scale,
         )
+        if inputs.pooled is not None:
+            out, lse = _with_pooled(inputs, inputs.pooled, q, out, lse)
         return out, lse if inputs.return_lse else None
 
     def mass_reasons(self, inputs: MassInputs) -> list[str]:
@@ -77,6 +80,30 @@ class TritonBackend:
 
         q, k = dim_contiguous(inputs.q), dim_contiguous(inputs.k)
         return block_mass(q, k, inputs.lse, inputs.kv_lens, *inputs.block_size, inputs.scale)
+
+
+def _with_pooled(
+    inputs: AttentionInputs, pooled: PooledBlocks, q: Tensor, out: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The result with the blocks left out added; in torch where it must have a gradient."""
+    if inputs.needs_grad:
+        return with_remainder(inputs, pooled, out, lse)
+    from sparsediff.kernels.triton.operators import add_pooled_blocks
+
+    mask = inputs.mask
+    chosen = mask.derived("triton chosen", lambda: mask.to_dense().to(torch.uint8))
+    keys, values = dim_contiguous(pooled.keys), dim_contiguous(pooled.values)
+    return add_pooled_blocks(
+        q,
+        keys,
+        values,
+        pooled.log_count.contiguous(),
+        chosen,
+        out,
+        lse,
+        mask.block_size[0],
+        inputs.scale,
+    )
 
 
 def dim_contiguous(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from sparsediff.kernels.triton.tiles import Tile, padded_dim, power_of_two, tile
 
 LOG2_E = math.log2(math.e)
 DELTA_ROWS = 64
+POOLED_COLUMNS = 64
 
 
 def forward(
@@ -97,6 +98,47 @@ def mass(
             "ROWS": height, "COLUMNS": tile.columns, "Q_PART": q_part, "BLOCK": columns,
             "D": padded_dim(q.shape[3]), "DIM": q.shape[3], "PADDED": kv_lens is not None,
             "TAIL": _has_tail(k.shape[1], columns, kv_lens),
+        },
+        warps=tile.warps,
+        stages=tile.stages,
+    )  # fmt: skip
+
+
+def pooled(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    log_count: Tensor,
+    chosen: Tensor,
+    part: Tensor,
+    part_lse: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    q_block: int,
+    scale: float,
+    arch: int,
+    tile: Tile | None = None,
+) -> Launch:
+    """The pooled kernel on pooled blocks ``[b, n, h, d]`` and the forward kernel's `part`."""
+    from sparsediff.kernels.triton.pooled import pooled_kernel
+
+    tile = tile or _tile("forward", q, (q_block, POOLED_COLUMNS), arch)
+    q_blocks = block_count(q.shape[1], q_block)
+    return Launch(
+        kernel=pooled_kernel,
+        grid=(q.shape[0] * q.shape[2] * q_blocks * (q_block // tile.rows),),
+        arguments={
+            "Q": q, "POOLED_K": keys, "POOLED_V": values, "LOG_COUNT": log_count,
+            "CHOSEN": chosen, "PART": part, "PART_LSE": part_lse, "OUT": out, "LSE": lse,
+            "scale_log2": scale * LOG2_E, **_strides(q=q, k=keys, v=values, p=part, o=out),
+            "chosen_batch": _shared_stride(chosen, 0), "chosen_head": _shared_stride(chosen, 1),
+            "heads": q.shape[2], "q_len": q.shape[1], "q_blocks": q_blocks,
+            "kv_blocks": keys.shape[1],
+        },
+        constants={
+            "ROWS": tile.rows, "COLUMNS": tile.columns, "Q_BLOCK": q_block,
+            "D": padded_dim(q.shape[3]), "DIM": q.shape[3],
         },
         warps=tile.warps,
         stages=tile.stages,

@@ -141,6 +141,33 @@ def _gradients(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tu
 block_sparse_attention.register_autograd(_gradients, setup_context=_save)
 
 
+@torch.library.custom_op("sparsediff::add_pooled_blocks", mutates_args=())
+def add_pooled_blocks(  # noqa: PLR0917
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    log_count: Tensor,
+    chosen: Tensor,
+    part: Tensor,
+    part_lse: Tensor,
+    q_block: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE of the sparse call `part` with the blocks that are not `chosen` as one key each."""
+    out, lse = _outputs(q)
+    arch = launches.compute_capability(q.device)
+    launches.pooled(
+        q, keys, values, log_count, chosen, part, part_lse, out, lse,
+        q_block=q_block, scale=scale, arch=arch,
+    ).run()  # fmt: skip
+    return out, lse
+
+
+@add_pooled_blocks.register_fake
+def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _outputs(q)
+
+
 @torch.library.custom_op("sparsediff::block_mass", mutates_args=())
 def block_mass(  # noqa: PLR0917
     q: Tensor,
