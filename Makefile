@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test lint types check wheel bench fidelity clean
+.PHONY: setup demo test test-gpu lint types check wheel bench fidelity clean
 
 setup: $(SETUP)
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest -q -n 2
+
+# On a GPU machine's own Python (torch, triton, pytest): nothing is installed, not even this project.
+test-gpu:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -q -ra tests/gpu
 
 lint: setup
 	$(BIN)/ruff check .
