@@ -198,9 +198,10 @@ class BlockMask:
     ) -> BlockMask:
         """Build from lists of different lengths, without a host synchronisation.
 
-        ``indices`` integer ``[b, h, m, x]``: distinct key blocks in any order, and numbers of key blocks
-        or more for the entries that do not count; ``counts`` integer ``[b, h, m]``, each no more than
-        the row's entries or, with `implied_full`, the number of all key blocks. The caller guarantees it.
+        ``indices`` integer ``[b, h, m, x]``: distinct key blocks in any order, and numbers of key
+        blocks or more for the entries that do not count; ``counts`` integer ``[b, h, m]``, each no
+        more than the row's entries or, with `implied_full`, the number of all key blocks. The
+        caller guarantees it.
         """
         counts = counts.to(torch.int32).contiguous()
         ascending = _repeat_last(indices.sort(dim=-1).values.to(torch.int32), counts)

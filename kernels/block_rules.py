@@ -94,11 +94,13 @@ def rule_mask(
 ) -> BlockMask:
     """The BlockMask of one rule per head: every block pair that holds a token pair of the rule.
 
-    Blocks that hold text, ``text_before`` and ``text_after`` tokens at the ends, are dense both ways in
-    all heads but `Skip`. ``listed`` bool ``[1, h, m, n]`` is the pattern of the `Listed` heads. The mask
-    keeps its rules, and kernels that can compute them instead of reading lists do so.
+    Blocks that hold text, ``text_before`` and ``text_after`` tokens at the ends, are dense both
+    ways in all heads but `Skip`. ``listed`` bool ``[1, h, m, n]`` is the pattern of the `Listed`
+    heads. The mask keeps its rules, and kernels that can compute them instead of reading lists do
+    so.
 
-    Raises SparseError without rules, for text longer than the sequence, and where `listed` does not fit.
+    Raises SparseError without rules, for text longer than the sequence, and where `listed` does not
+    fit.
     """
     rows, columns = block_shape(block_size)
     m, n = block_count(q_len, rows), block_count(kv_len, columns)

@@ -225,10 +225,7 @@ def checked_lens(kv_lens: Tensor | None, k: Tensor) -> Tensor | None:
             f"kv_lens is {found}; give an integer tensor [{k.shape[0]}]: how many keys of each batch "
             f"item are not padding."
         )
-    if (
-        _readable(kv_lens)
-        and not 0 <= int(kv_lens.min()) <= int(kv_lens.max()) <= k.shape[1]
-    ):
+    if _readable(kv_lens) and not 0 <= int(kv_lens.min()) <= int(kv_lens.max()) <= k.shape[1]:
         raise SparseError(
             f"kv_lens={kv_lens.tolist()}; each must be between 0 and the {k.shape[1]} keys."
         )

@@ -35,8 +35,8 @@ class AdaSpa(Method):
 
     ``head_budgets``: heads whose pattern holds more than ``recall_threshold`` of the mass give half of
     their blocks to the heads that hold least (paper §1.5). ``query_stride``: a search that looks at
-    every n-th query of a block only, at 1 / n of its cost (not in the paper; 1 for parity). With warmup=0 the first call searches first
-    and already runs sparse.
+    every n-th query of a block only, at 1 / n of its cost (not in the paper; 1 for parity). With
+    warmup=0 the first call searches first and already runs sparse.
     """
 
     name: ClassVar[str] = "adaspa"

@@ -79,7 +79,10 @@ class TritonBackend:
         from sparsediff.kernels.triton.operators import block_mass
 
         q, k = dim_contiguous(inputs.q), dim_contiguous(inputs.k)
-        return block_mass(q, k, inputs.lse, inputs.kv_lens, *inputs.block_size, inputs.scale)
+        mass: Tensor = block_mass(
+            q, k, inputs.lse, inputs.kv_lens, *inputs.block_size, inputs.scale
+        )
+        return mass
 
 
 def _with_pooled(
@@ -93,7 +96,7 @@ def _with_pooled(
     mask = inputs.mask
     chosen = mask.derived("triton chosen", lambda: mask.to_dense().to(torch.uint8))
     keys, values = dim_contiguous(pooled.keys), dim_contiguous(pooled.values)
-    return add_pooled_blocks(
+    total: tuple[Tensor, Tensor] = add_pooled_blocks(
         q,
         keys,
         values,
@@ -104,6 +107,7 @@ def _with_pooled(
         mask.block_size[0],
         inputs.scale,
     )
+    return total
 
 
 def dim_contiguous(x: Tensor) -> Tensor:

@@ -1,17 +1,18 @@
-"""The forward kernel: block-sparse softmax attention with its LSE, all heads and patterns in one launch.
+"""The forward kernel: block-sparse softmax attention with its LSE, all heads and patterns in one
+launch.
 
     O_r = sum_j exp(s_rj - LSE_r) v_j,   LSE_r = ln sum_j exp(s_rj),   s_rj = scale * q_r . k_j
 
-over the keys j of the blocks that the row block of r computes. One program per ``rows`` queries of one
-head; it walks over its key blocks in ascending order with a running maximum (online softmax) and carries
-the number of the next block through the loop, because a load of that number inside it would cost one
-stage of the copy pipeline (an `if` over all blocks would cost the pipeline). Only the last block can be
-partial: it is peeled off, and nothing else is masked.
+over the keys j of the blocks that the row block of r computes. One program per ``rows`` queries of
+one head; it walks over its key blocks in ascending order with a running maximum (online softmax)
+and carries the number of the next block through the loop, because a load of that number inside it
+would cost one stage of the copy pipeline (an `if` over all blocks would cost the pipeline). Only
+the last block can be partial: it is peeled off, and nothing else is masked.
 
-Shapes: q ``[b, s, h, d]``, k and v ``[b, t, h, d]``, any strides with the last 1; out like q; LSE float32
-``[b, h, s]``. bfloat16, float16: products on tensor cores with float32 sums, weights rounded to the
-inputs' dtype. float32: IEEE products. Exactness: every sum in float32, in an order that depends only on
-the pattern, so equal calls are bitwise equal.
+Shapes: q ``[b, s, h, d]``, k and v ``[b, t, h, d]``, any strides with the last 1; out like q; LSE
+float32 ``[b, h, s]``. bfloat16, float16: products on tensor cores with float32 sums, weights
+rounded to the inputs' dtype. float32: IEEE products. Exactness: every sum in float32, in an order
+that depends only on the pattern, so equal calls are bitwise equal.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ def accumulate(q, k, v, m, total, acc, scale_log2, keys_left, MASKED: tl.constex
     """One tile of keys into the running maximum m, sum and output, all for scores in base 2."""
     scores = tl.dot(q, k.T, input_precision="ieee")
     if MASKED:
-        scores = tl.where(
-            tl.arange(0, k.shape[0])[None, :] < keys_left, scores, -float("inf")
-        )
+        scores = tl.where(tl.arange(0, k.shape[0])[None, :] < keys_left, scores, -float("inf"))
     highest = tl.maximum(m, tl.max(scores, 1) * scale_log2)
     weights = tl.math.exp2(scores * scale_log2 - highest[:, None])
     shrink = tl.math.exp2(m - highest)
@@ -77,7 +76,9 @@ def block_sparse_forward(
     listed = signed > 0
     # Offsets in 64 bits: tokens * heads * dim of a long video leaves 32.
     start = (
-        batch.to(tl.int64) * list_batch + head.to(tl.int64) * list_head + row.to(tl.int64) * list_row
+        batch.to(tl.int64) * list_batch
+        + head.to(tl.int64) * list_head
+        + row.to(tl.int64) * list_row
     )
     length = kv_len
     if PADDED:
@@ -95,7 +96,8 @@ def block_sparse_forward(
         )
         edge = kv_blocks - trail
         first = tl.where(first > edge, edge, first)
-        block = tl.where(ruled, tl.where(lead > 0, 0, first), list_block(INDICES, start, 0, count, listed))
+        block = list_block(INDICES, start, 0, count, listed)
+        block = tl.where(ruled, tl.where(lead > 0, 0, first), block)
         phase = first_phase
         has_last = (last >= edge) | (rule_phase(last, shift, period, BLOCK) < run) | (last < lead)
     else:
@@ -119,7 +121,9 @@ def block_sparse_forward(
 
     whole = count
     if TAIL:
-        partial = tl.load(INDICES + start + count - 1, mask=listed & (count > 0), other=last) == last
+        partial = (
+            tl.load(INDICES + start + count - 1, mask=listed & (count > 0), other=last) == last
+        )
         if RULED:
             partial = partial & (has_last | (signed <= 0) | listed)
         partial = partial & (length % BLOCK != 0) & (count > 0)

@@ -1,4 +1,5 @@
-"""The warp-specialised forward kernel for Hopper: the same result as forward.py, overlapped by hand-off.
+"""The warp-specialised forward kernel for Hopper: the same result as forward.py, overlapped by
+hand-off.
 
 A producer warp copies key and value tiles with the bulk copy engine while two groups of four warps
 multiply, so that one group's softmax hides behind the other's products. What that needs of the compiler
@@ -34,7 +35,9 @@ def hopper_forward(
     count = tl.abs(signed)
     full = signed < 0
     start = (
-        batch.to(tl.int64) * list_batch + head.to(tl.int64) * list_head + row.to(tl.int64) * list_row
+        batch.to(tl.int64) * list_batch
+        + head.to(tl.int64) * list_head
+        + row.to(tl.int64) * list_row
     )
     first = row * Q_BLOCK + part * ROWS
     # The compiler splits the queries between the two groups, which takes a descriptor made here.

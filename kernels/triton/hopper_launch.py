@@ -62,7 +62,7 @@ def hopper_forward(
 
     tile = TILES[q.shape[3]]
     q_blocks = block_count(q.shape[1], block_size[0])
-    strides = {}
+    strides: dict[str, int] = {}
     for name, x in (("q", q), ("o", out)):
         steps = zip(("batch", "token", "head"), x.stride()[:3], strict=True)
         strides |= {f"{name}_{dimension}": step for dimension, step in steps}
@@ -101,7 +101,7 @@ def hopper_forward(
 
 
 def _matrix(x: Tensor, rows: int) -> object:
-    """A descriptor of ``[b, s, h, d]`` as a matrix ``[b * s, heads' columns]`` in tiles of `rows` x d."""
+    """A descriptor of ``[b, s, h, d]`` as a matrix ``[b * s, columns]`` in tiles of `rows` x d."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     shape = [x.shape[0] * x.shape[1], (x.shape[2] - 1) * x.stride(2) + x.shape[3]]

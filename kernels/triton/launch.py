@@ -15,11 +15,11 @@ from torch import Tensor
 class Launch:
     """A Triton kernel with everything it is started with.
 
-    ``kernel`` a ``triton.jit`` function; ``grid`` its programs; ``arguments`` its run-time arguments by
-    name, in the order in which it declares them; ``constants`` its ``tl.constexpr`` parameters;
-    ``warps`` per program and ``stages`` of software pipelining; ``scratch``: it makes tensor descriptors
-    on the device, which need memory. Built from real tensors it runs; built
-    from tensors on the meta device it is what the compile gate compiles.
+    ``kernel`` a ``triton.jit`` function; ``grid`` its programs; ``arguments`` its run-time
+    arguments by name, in the order in which it declares them; ``constants`` its ``tl.constexpr``
+    parameters; ``warps`` per program and ``stages`` of software pipelining; ``scratch``: it makes
+    tensor descriptors on the device, which need memory. Built from real tensors it runs; built from
+    tensors on the meta device it is what the compile gate compiles.
     """
 
     kernel: Any

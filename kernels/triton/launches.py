@@ -1,4 +1,4 @@
-"""From tensors to launches: grids, strides and tiles of the kernels, without a GPU or Triton's runtime."""
+"""From tensors to launches: grids, strides and tiles of the kernels; no GPU is needed for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def forward(
     arch: int,
     tile: Tile | None = None,
 ) -> Launch:
-    """The forward kernel on q ``[b, s, h, d]``, k, v ``[b, t, h, d]`` and lists as `RowLists` holds them."""
+    """The forward kernel on q ``[b, s, h, d]``, k and v ``[b, t, h, d]`` and lists as in `RowLists`."""
     from sparsediff.kernels.triton.forward import block_sparse_forward
 
     tile = tile or _tile("forward", q, block_size, arch)

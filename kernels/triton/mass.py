@@ -6,9 +6,10 @@ with the LSE of an earlier exact call (AdaSpa Alg. 2), so one product q k^T, no 
 tokens x tokens tensor. One program per ``rows`` queries of one head walks over all key blocks. Queries
 with LSE -inf weigh nothing; keys at and beyond the padding weigh nothing.
 
-Shapes: q ``[b, s, h, d]``, k ``[b, t, h, d]``, any strides with the last 1; LSE float32 ``[b, h, s]``; out
-float32 ``[b, h, m * parts, n]``, where a block of more queries than a program takes is written in parts.
-Exactness: products as in the forward kernel, sums in float32 in a fixed order; bitwise repeatable.
+Shapes: q ``[b, s, h, d]``, k ``[b, t, h, d]``, any strides with the last 1; LSE float32 ``[b, h,
+s]``; out float32 ``[b, h, m * parts, n]``, where a block of more queries than a program takes is
+written in parts. Exactness: products as in the forward kernel, sums in float32 in a fixed order;
+bitwise repeatable.
 """
 
 from __future__ import annotations

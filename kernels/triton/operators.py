@@ -13,7 +13,7 @@ from sparsediff.kernels.triton.hopper_launch import hopper_forward, hopper_reaso
 
 
 @torch.library.custom_op("sparsediff::block_sparse_attention", mutates_args=())
-def block_sparse_attention(  # noqa: PLR0917  (operators take positional arguments only)
+def block_sparse_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -38,8 +38,8 @@ def block_sparse_attention(  # noqa: PLR0917  (operators take positional argumen
     out, lse = _outputs(q)
     size = q_block, kv_block
     arch = launches.compute_capability(q.device)
-    plain = kv_lens is None and rules is None and order is not None
-    if plain and switched_on() and not hopper_reasons(q, k, v, block_size=size, arch=arch):
+    plain = kv_lens is None and rules is None and switched_on()
+    if plain and order is not None and not hopper_reasons(q, k, v, block_size=size, arch=arch):
         launch = hopper_forward(
             q, k, v, out, lse,
             counts=counts, indices=indices, order=order, block_size=size, scale=scale,
@@ -60,7 +60,7 @@ def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("sparsediff::block_sparse_attention_backward", mutates_args=())
-def block_sparse_attention_backward(  # noqa: PLR0917
+def block_sparse_attention_backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -142,7 +142,7 @@ block_sparse_attention.register_autograd(_gradients, setup_context=_save)
 
 
 @torch.library.custom_op("sparsediff::add_pooled_blocks", mutates_args=())
-def add_pooled_blocks(  # noqa: PLR0917
+def add_pooled_blocks(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -153,7 +153,7 @@ def add_pooled_blocks(  # noqa: PLR0917
     q_block: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Output and LSE of the sparse call `part` with the blocks that are not `chosen` as one key each."""
+    """Output and LSE of a sparse call, `part`, with each block that is not `chosen` as one key."""
     out, lse = _outputs(q)
     arch = launches.compute_capability(q.device)
     launches.pooled(
@@ -169,7 +169,7 @@ def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("sparsediff::block_mass", mutates_args=())
-def block_mass(  # noqa: PLR0917
+def block_mass(
     q: Tensor,
     k: Tensor,
     lse: Tensor,
@@ -194,7 +194,7 @@ def block_mass(  # noqa: PLR0917
 
 
 @block_mass.register_fake
-def _(  # noqa: PLR0917
+def _(
     q: Tensor,
     k: Tensor,
     lse: Tensor,

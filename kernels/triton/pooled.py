@@ -7,9 +7,10 @@ It goes on where the forward kernel ended: its output is one term of weight exp(
 blocks are added to it by online softmax (the pooled branch of Video-BLADE §3.1, over unselected blocks
 only). One program per ``rows`` queries of a head, over all pooled blocks in tiles.
 
-Shapes: q and out ``[b, s, h, d]``; mean keys and values ``[b, n, h, d]``; ln |n| float32 ``[b, n]``, -inf
-for a block of padding; chosen uint8 ``[b or 1, h or 1, m, n]``; LSE float32 ``[b, h, s]``. Exactness as in
-the forward kernel, whose output is rounded once more on the way; bitwise repeatable.
+Shapes: q and out ``[b, s, h, d]``; mean keys and values ``[b, n, h, d]``; ln |n| float32 ``[b,
+n]``, -inf for a block of padding; chosen uint8 ``[b or 1, h or 1, m, n]``; LSE float32 ``[b, h,
+s]``. Exactness as in the forward kernel, whose output is rounded once more on the way; bitwise
+repeatable.
 """
 
 from __future__ import annotations
