@@ -1,5 +1,4 @@
-"""The forward kernel: block-sparse softmax attention with its LSE, all heads and patterns in one
-launch.
+"""The forward kernel: block-sparse softmax attention with its LSE, all heads in one launch.
 
     O_r = sum_j exp(s_rj - LSE_r) v_j,   LSE_r = ln sum_j exp(s_rj),   s_rj = scale * q_r . k_j
 

@@ -123,7 +123,9 @@ def test_attention_masks() -> None:
         assert found.lengths is not None
         assert found.lengths.tolist() == [4, 6]
     # A mask that hides nothing must not cost dense attention its fastest kernels.
-    assert key_padding(torch.ones(1, 1, 1, 6, dtype=torch.bool), **shape) == KeyPadding(lengths=None)
+    assert key_padding(torch.ones(1, 1, 1, 6, dtype=torch.bool), **shape) == KeyPadding(
+        lengths=None
+    )
     holes = torch.tensor([True, False, True, True, True, True])[None]
     assert key_padding(holes[:, None, None], **shape) is None
     assert key_padding(torch.zeros(2, 1, 1, 6), **shape) is None
