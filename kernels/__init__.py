@@ -19,6 +19,7 @@ if __name__ == "kernels":
 
 from sparsediff.kernels.attention import block_sparse_attention
 from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.block_rules import Diagonals, Full, Listed, Skip, Stripes, rule_mask
 from sparsediff.kernels.dense import dense_attention_lse
 from sparsediff.kernels.errors import (
     AlreadyEnabledError,
@@ -27,16 +28,23 @@ from sparsediff.kernels.errors import (
     UnsupportedModelError,
 )
 from sparsediff.kernels.mass import block_mass
-from sparsediff.kernels.registry import backends
+from sparsediff.kernels.registry import backends, rank_backends
 
 __all__ = [
     "AlreadyEnabledError",
     "BackendError",
     "BlockMask",
+    "Diagonals",
+    "Full",
+    "Listed",
+    "Skip",
     "SparseError",
+    "Stripes",
     "UnsupportedModelError",
     "backends",
     "block_mass",
     "block_sparse_attention",
     "dense_attention_lse",
+    "rank_backends",
+    "rule_mask",
 ]

@@ -70,7 +70,7 @@ class RankedBlocks:
         """BlockMask of the best `keep` (an int or ``[b, h]``) and of all that touches text (§1.6)."""
         lead, trail = self.grid.text_edges(self.block_size)
         device, rows = self.blocks.device, self.blocks.shape[2]
-        chosen = self.blocks
+        chosen = self.blocks.to(torch.int32)  # half the bytes to sort
         if isinstance(keep, int):
             counts = torch.full(chosen.shape[:3], keep, dtype=torch.int32, device=device)
             chosen = chosen[..., :keep]
@@ -78,7 +78,7 @@ class RankedBlocks:
             counts = keep[..., None].to(torch.int32).expand(chosen.shape[:3])
             rank = torch.arange(chosen.shape[3], device=device)
             chosen = chosen.where(rank < counts[..., None], rows)  # behind every block
-        edges = torch.arange(rows, device=device)
+        edges = torch.arange(rows, dtype=torch.int32, device=device)
         text = torch.cat([edges[:lead], edges[rows - trail :]]).expand(*chosen.shape[:3], -1)
         text_row = (edges < lead) | (edges >= rows - trail)
         return BlockMask.from_lists(

@@ -1,5 +1,4 @@
-"""The warp-specialised forward kernel for Hopper: the same result as forward.py, overlapped by
-hand-off.
+"""The warp-specialised forward kernel for Hopper: forward.py's result, with copies handed over.
 
 A producer warp copies key and value tiles with the bulk copy engine while two groups of four warps
 multiply, so that one group's softmax hides behind the other's products. What that needs of the compiler
