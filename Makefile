@@ -25,8 +25,9 @@ test: setup
 	$(BIN)/pytest -q -n 2
 
 # On a GPU machine's own Python (torch, triton, pytest): nothing is installed, not even this project.
+# ARGS="-n 8" where pytest-xdist is there: most of the time goes into compiling.
 test-gpu:
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -q -ra tests/gpu
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -q -ra $(ARGS) tests/gpu
 
 lint: setup
 	$(BIN)/ruff check .

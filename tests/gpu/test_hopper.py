@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsediff.kernels.triton.hopper_launch import SWITCH
+
 pytestmark = pytest.mark.cuda_only
 ROOT = Path(__file__).parents[2]
 SECONDS = 120
@@ -54,7 +56,7 @@ def test_same_numbers(dim: int, dtype: str, tokens: int) -> None:
     paths = [str(ROOT), str(ROOT / "tests/support"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(dim), dtype, str(tokens)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), SWITCH: "0"},
         capture_output=True,
         text=True,
         timeout=SECONDS,
