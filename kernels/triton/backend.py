@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
 from sparsediff.kernels.remainder import with_remainder
 from sparsediff.kernels.triton.row_lists import TransposedLists, row_lists, transposed_lists
-from sparsediff.kernels.triton.tiles import GENERATIONS, PADDED_DIMS, block_reasons
+from sparsediff.kernels.triton.tiles import GENERATIONS, block_reasons, dim_reasons
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -132,8 +132,7 @@ def _reasons(q: Tensor) -> list[str]:
         found.append("triton is not installed")
     if q.dtype not in DTYPES:
         found.append(f"{q.dtype} (needs bfloat16, float16 or float32)")
-    if q.shape[3] > PADDED_DIMS[-1]:
-        found.append(f"head dim {q.shape[3]} (needs {PADDED_DIMS[-1]} or less)")
+    found += dim_reasons(q.shape[3], q.dtype)
     if q.device.type == "cpu":
         if not interpreting():
             found.append("CPU tensors (needs a CUDA device, or TRITON_INTERPRET=1 to test)")

@@ -3,14 +3,14 @@
     p = exp(s - LSE),  dv = p^T do,  ds = p (do v^T - delta),  dq = scale ds k,  dk = scale ds^T q,
     delta_r = do_r . o_r - dLSE_r
 
-(FlashAttention-2's backward with the gradient of the LSE). Every output tile belongs to one program, and
-every program sums in the order of its list: the transposed lists come from a stable sort, so equal calls
-give equal bits. Scores are scaled after the product as in the forward kernel, so that the recomputed p
-matches the saved LSE.
+(FlashAttention-2's backward with the gradient of the LSE). Every output tile belongs to one
+program, and every program sums in the order of its list: the transposed lists come from a stable
+sort, so equal calls give equal bits. Scores are scaled after the product as in the forward kernel,
+so that the recomputed p matches the saved LSE.
 
-Shapes: q, o, do, dq ``[b, s, h, d]``; k, v, dk, dv ``[b, t, h, d]``, any strides with the last 1; LSE and
-delta float32 ``[b, h, s]``. Sums in float32, p and ds rounded to the inputs' dtype before they are
-multiplied. Bitwise repeatable.
+Shapes: q, o, do, dq ``[b, s, h, d]``; k, v, dk, dv ``[b, t, h, d]``, any strides with the last 1;
+LSE and delta float32 ``[b, h, s]``. Sums in float32, p and ds rounded to the inputs' dtype before
+they are multiplied. Bitwise repeatable.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def grad_kv_kernel(
     Q, K, V, GRAD_OUT, GRAD_K, GRAD_V, LSE, DELTA, COUNTS, STARTS, ROW_LIST, LENS, scale_log2, scale,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head,
     do_batch, do_token, do_head, dk_batch, dk_token, dk_head, dv_batch, dv_token, dv_head,
-    list_batch, list_head, heads, q_len, kv_len, q_blocks, kv_blocks,
+    list_batch, list_head, heads, q_len, kv_len, kv_blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, Q_BLOCK: tl.constexpr, BLOCK: tl.constexpr,
     D: tl.constexpr, DIM: tl.constexpr, PADDED: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
@@ -196,26 +196,17 @@ def grad_kv_kernel(
     delta_row = DELTA + pair.to(tl.int64) * q_len
     dk = tl.zeros([COLUMNS, D], tl.float32)
     dv = tl.zeros([COLUMNS, D], tl.float32)
-    whole = count
-    if TAIL:
-        final = tl.load(ROW_LIST + start + count - 1, mask=count > 0, other=0)
-        whole = count - ((final == q_blocks - 1) & (count > 0)).to(tl.int32)
     row = tl.load(ROW_LIST + start, mask=count > 0, other=0)
-    for i in range(whole * SPLIT):
+    # A partial last block masks loads alone, in every turn: fewer registers than a loop of its own, and
+    # the copies stay asynchronous.
+    for i in range(count * SPLIT):
         query = row * Q_BLOCK + (i % SPLIT) * ROWS
         step = (i + 1) // SPLIT
         row = tl.load(ROW_LIST + start + step, mask=step < count, other=0)
         dk, dv = grad_kv_tile(
             k, v, dk, dv, q_tile, g_tile, lse_row, delta_row, query, q_token, do_token, q_len,
-            scale_log2, ROWS, D, DIM, False,
+            scale_log2, ROWS, D, DIM, TAIL,
         )  # fmt: skip
-    if TAIL:
-        for i in tl.range(whole * SPLIT, count * SPLIT, num_stages=1):
-            query = row * Q_BLOCK + (i % SPLIT) * ROWS
-            dk, dv = grad_kv_tile(
-                k, v, dk, dv, q_tile, g_tile, lse_row, delta_row, query, q_token, do_token, q_len,
-                scale_log2, ROWS, D, DIM, True,
-            )  # fmt: skip
     # A program of padding keys and a real one write 0 beyond the length.
     present = (columns < left)[:, None]
     dk = tl.where(present, dk * scale, 0.0)

@@ -244,8 +244,7 @@ def grad_kv(
             "LENS": kv_lens, "scale_log2": scale * LOG2_E, "scale": scale,
             **_strides(q=q, k=k, v=v, do=grad_out, dk=into_k, dv=into_v),
             "list_batch": _shared_stride(counts, 0), "list_head": _shared_stride(counts, 1),
-            **_sizes(q, k), "q_blocks": block_count(q.shape[1], block_size[0]),
-            "kv_blocks": kv_blocks,
+            **_sizes(q, k), "kv_blocks": kv_blocks,
         },
         constants={
             **constants, "PADDED": kv_lens is not None,

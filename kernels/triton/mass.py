@@ -21,27 +21,32 @@ from sparsediff.kernels.triton.forward import load_rows
 
 
 @triton.jit
-def store_mass(
-    out, q, k_tile, token, k_token, offset, scale_log2, left,
-    BLOCKS: tl.constexpr, Q_PART: tl.constexpr, COLUMNS: tl.constexpr, SPLIT: tl.constexpr,
-    D: tl.constexpr, DIM: tl.constexpr, MASKED: tl.constexpr, kept, out_row,
-):  # fmt: skip
-    """Mass of one key block for every query block of the program, summed and stored."""
+def mass_of_tile(q, k_tile, token, k_token, offset, scale_log2, left, COLUMNS: tl.constexpr,
+                 D: tl.constexpr, DIM: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
+    """What each query gives to one tile of keys."""
     keys = tl.arange(0, COLUMNS)
-    per_row = tl.zeros([q.shape[0]], tl.float32)
-    for i in tl.static_range(SPLIT):
-        first = token + i * COLUMNS
-        k = load_rows(
-            k_tile + first.to(tl.int64) * k_token, keys, left - i * COLUMNS, D, DIM, MASKED
-        )
-        scores = tl.dot(q, k.T, input_precision="ieee") * scale_log2 - offset[:, None]
-        weights = tl.math.exp2(scores)
-        if MASKED:
-            weights = tl.where((keys < left - i * COLUMNS)[None, :], weights, 0.0)
-        per_row += tl.sum(weights, 1)
+    first = tl.full([], token, tl.int64) * k_token  # the interpreter counts loops in Python's numbers
+    k = load_rows(k_tile + first, keys, left, D, DIM, MASKED)
+    scores = tl.dot(q, k.T, input_precision="ieee") * scale_log2 - offset[:, None]
+    weights = tl.math.exp2(scores)
+    if MASKED:
+        weights = tl.where((keys < left)[None, :], weights, 0.0)
+    return tl.sum(weights, 1)
+
+
+@triton.jit
+def store_mass(out, before, tile, i, out_row, kept, BLOCKS: tl.constexpr, Q_PART: tl.constexpr,
+               SPLIT: tl.constexpr):  # fmt: skip
+    """Add tile `i` to the tiles of its key block `before` it; store the block's sums with the last."""
     blocks = tl.arange(0, BLOCKS)
+    inside = blocks < kept
+    per_row = tile
+    if SPLIT > 1:
+        per_row += tl.where(i % SPLIT == 0, 0.0, before)
+        inside = inside & (i % SPLIT == SPLIT - 1)
     sums = tl.sum(tl.reshape(per_row, [BLOCKS, Q_PART]), 1)
-    tl.store(out + blocks * out_row, sums, mask=blocks < kept)
+    tl.store(out + i // SPLIT + blocks * out_row, sums, mask=inside)
+    return per_row
 
 
 @triton.jit
@@ -76,15 +81,18 @@ def block_mass_kernel(
     k_tile = k_tile + tl.arange(0, COLUMNS)[:, None] * k_token + dims[None, :]
     out = OUT + ((batch * heads + head).to(tl.int64) * out_rows + row * BLOCKS) * kv_blocks
     kept = out_rows - row * BLOCKS
-    whole = length // BLOCK
-    for block in range(whole):
-        store_mass(
-            out + block, q, k_tile, block * BLOCK, k_token, offset, scale_log2, 0,
-            BLOCKS, Q_PART, COLUMNS, SPLIT, D, DIM, False, kept, kv_blocks,
-        )  # fmt: skip
+    whole = length // BLOCK * SPLIT
+    per_row = tl.zeros([ROWS], tl.float32)
+    for i in range(whole):
+        tile = mass_of_tile(
+            q, k_tile, i * COLUMNS, k_token, offset, scale_log2, 0, COLUMNS, D, DIM, False
+        )
+        per_row = store_mass(out, per_row, tile, i, kv_blocks, kept, BLOCKS, Q_PART, SPLIT)
     if TAIL:
-        if whole * BLOCK < length:
-            store_mass(
-                out + whole, q, k_tile, whole * BLOCK, k_token, offset, scale_log2,
-                length - whole * BLOCK, BLOCKS, Q_PART, COLUMNS, SPLIT, D, DIM, True, kept, kv_blocks,
-            )  # fmt: skip
+        # Bounds known only at run time: see the forward kernel.
+        for i in tl.range(whole, (length + BLOCK - 1) // BLOCK * SPLIT, num_stages=1):
+            left = length - i * COLUMNS
+            tile = mass_of_tile(
+                q, k_tile, i * COLUMNS, k_token, offset, scale_log2, left, COLUMNS, D, DIM, True
+            )
+            per_row = store_mass(out, per_row, tile, i, kv_blocks, kept, BLOCKS, Q_PART, SPLIT)

@@ -34,32 +34,61 @@ def _tile(rows: int, columns: int, warps: int, stages: int) -> Tile:
     return Tile(rows=rows, columns=columns, warps=warps, stages=stages)
 
 
-# kernel -> (small shared memory: sm_86, sm_89, sm_120) or large (sm_80, sm_90, sm_100)
-#        -> padded head dim -> the tile for 16-bit inputs.
-_HALF: dict[str, dict[bool, dict[int, Tile]]] = {
+# kernel -> generation -> padded head dim -> the tiles for 16-bit inputs; the first that fits is taken.
+# 80: chained products keep their weights in registers only where rows >= head dim, and 64 rows of
+# 128 dims then spill with 64 keys. 89 also stands for 86 and 120: 99 KiB of shared memory per program.
+_HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
     "forward": {
-        True: {64: _tile(128, 64, 4, 3), 128: _tile(128, 64, 8, 3), 256: _tile(64, 32, 4, 2)},
-        False: {64: _tile(128, 64, 8, 3), 128: _tile(64, 64, 4, 2), 256: _tile(64, 32, 4, 2)},
+        80: {
+            64: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 64, 8, 3), _tile(64, 32, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
+        89: {
+            64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 32, 8, 3), _tile(64, 32, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
+        90: {
+            64: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
     },
     "mass": {
-        True: {64: _tile(128, 64, 4, 3), 128: _tile(128, 64, 8, 3), 256: _tile(64, 64, 4, 2)},
-        False: {64: _tile(128, 64, 4, 3), 128: _tile(128, 64, 8, 2), 256: _tile(64, 32, 4, 2)},
+        80: {
+            64: (_tile(128, 64, 4, 3),),
+            128: (_tile(128, 64, 8, 3),),
+            256: (_tile(64, 64, 8, 2),),
+        },
+        89: {
+            64: (_tile(128, 64, 4, 3),),
+            128: (_tile(128, 64, 8, 2),),
+            256: (_tile(64, 32, 4, 2),),
+        },
+        90: {
+            64: (_tile(128, 64, 4, 3),),
+            128: (_tile(128, 64, 8, 3),),
+            256: (_tile(64, 64, 4, 2),),
+        },
     },
     "dq": {
-        True: {64: _tile(64, 64, 4, 2), 128: _tile(64, 64, 4, 2), 256: _tile(64, 32, 8, 2)},
-        False: {64: _tile(64, 64, 4, 2), 128: _tile(64, 32, 4, 2), 256: _tile(32, 16, 4, 1)},
+        80: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 32, 4, 3),), 256: (_tile(64, 32, 8, 2),)},
+        89: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 16, 4, 2),), 256: (_tile(32, 16, 4, 2),)},
+        90: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 4, 2),), 256: (_tile(64, 16, 4, 2),)},
+        100: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 4, 2),), 256: (_tile(64, 32, 8, 2),)},
     },
     "dkdv": {
-        True: {64: _tile(64, 64, 4, 3), 128: _tile(32, 64, 4, 2), 256: _tile(32, 32, 8, 1)},
-        False: {64: _tile(64, 64, 4, 2), 128: _tile(32, 64, 4, 2), 256: _tile(16, 32, 4, 1)},
+        80: {64: (_tile(64, 64, 4, 3),), 128: (_tile(32, 64, 4, 2),), 256: (_tile(32, 32, 8, 2),)},
+        89: {64: (_tile(64, 64, 4, 3),), 128: (_tile(32, 64, 4, 2),), 256: (_tile(16, 32, 8, 2),)},
+        90: {64: (_tile(64, 64, 4, 3),), 128: (_tile(32, 64, 4, 2),), 256: (_tile(16, 64, 8, 2),)},
+        100: {64: (_tile(64, 64, 4, 3),), 128: (_tile(32, 64, 4, 2),), 256: (_tile(32, 64, 8, 2),)},
     },
 }
-# float32 multiplies without tensor cores (tf32 would round scores to 10 bits), so small tiles.
-_SINGLE: dict[int, Tile] = {
-    64: _tile(32, 32, 4, 2),
-    128: _tile(32, 32, 4, 2),
-    256: _tile(16, 16, 4, 1),
-}
+# float32 multiplies without tensor cores (tf32 would round scores to 10 bits): every thread holds whole
+# rows of both factors, so tiles are small, and none for 256 dims keeps them in registers.
+_SINGLE: dict[int, tuple[Tile, ...]] = {64: (_tile(16, 16, 4, 2),), 128: (_tile(16, 16, 8, 2),)}
+SINGLE_DIM = max(_SINGLE)
 
 
 def padded_dim(dim: int) -> int:
@@ -86,20 +115,45 @@ def tile_for(
     """The tile of `kernel` ("forward", "mass", "dq" or "dkdv"), cut to fit into `block_size`.
 
     `arch` is the compute capability times ten. Raises BackendError for one below 80, for a head dim
-    above 256 and for blocks that no tile fits into (see `block_reasons`).
+    above 256 (128 in float32) and for blocks that no tile fits into (see `block_reasons`).
     """
-    reasons = block_reasons(block_size)
+    reasons = block_reasons(block_size) + dim_reasons(dim, dtype)
     if reasons:
         raise BackendError("; ".join(reasons))
-    roomy = generation(arch) in {80, 90, 100}
     size = max(64, padded_dim(dim))
-    whole = _SINGLE[size] if dtype == torch.float32 else _HALF[kernel][roomy][size]
+    tiles = _SINGLE[size] if dtype == torch.float32 else _half_tiles(kernel, arch, size)
+    whole = next(
+        (
+            tile
+            for tile in tiles
+            if _fits(tile.rows, block_size[0]) and _fits(tile.columns, block_size[1])
+        ),
+        tiles[-1],
+    )
     return Tile(
         rows=_fit(whole.rows, block_size[0]),
         columns=_fit(whole.columns, block_size[1]),
-        warps=min(whole.warps, 4) if _fit(whole.rows, block_size[0]) < whole.rows else whole.warps,
+        warps=whole.warps,
         stages=whole.stages,
     )
+
+
+def _half_tiles(kernel: str, arch: int, size: int) -> tuple[Tile, ...]:
+    """The row of the table for 16-bit inputs."""
+    by_generation = _HALF[kernel]
+    wanted = generation(arch)
+    if wanted == 120:
+        wanted = 89
+    return by_generation.get(wanted, by_generation[90])[size]
+
+
+def dim_reasons(dim: int, dtype: torch.dtype) -> list[str]:
+    """Why no kernel computes heads of this size in this dtype."""
+    if dim > PADDED_DIMS[-1]:
+        return [f"head dim {dim} (needs {PADDED_DIMS[-1]} or less)"]
+    if dtype == torch.float32 and dim > SINGLE_DIM:
+        return [f"head dim {dim} in float32 (needs {SINGLE_DIM} or less, or a 16-bit dtype)"]
+    return []
 
 
 def block_reasons(block_size: tuple[int, int]) -> list[str]:
@@ -112,6 +166,10 @@ def block_reasons(block_size: tuple[int, int]) -> list[str]:
 def power_of_two(n: int) -> int:
     """The largest power of two that divides n."""
     return n & -n
+
+
+def _fits(tile: int, block: int) -> bool:
+    return _fit(tile, block) == tile
 
 
 def _fit(tile: int, block: int) -> int:

@@ -34,12 +34,12 @@ def test_block_sizes(block: tuple[int, int]) -> None:
     Call(mask=random_mask(rows + 9, columns * 2 - 7, block, heads=1, density=0.8), heads=1).check()
 
 
-@pytest.mark.parametrize("dim", [8, 64, 96, 128, 256])
+@pytest.mark.parametrize("dim", [8, 64, 96, 128])
 def test_head_dims(dim: int) -> None:
     Call(mask=random_mask(40, 56, SMALL, heads=1, density=0.8), dim=dim, heads=1).check()
 
 
-@pytest.mark.parametrize("dim", [32, 96])
+@pytest.mark.parametrize("dim", [32, 96, 256])
 def test_float16(dim: int) -> None:
     Call(mask=random_mask(70, 90, (64, 64), heads=1), heads=1, dim=dim, dtype=torch.float16).check()
 

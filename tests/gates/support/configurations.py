@@ -82,7 +82,7 @@ def copies_per_turn(launch: Launch) -> int:
     tensors = 2
     name = launch.kernel.__name__
     if name == "block_mass_kernel":
-        tokens, tensors = launch.constants["BLOCK"], 1
+        tensors = 1
     if name == "grad_kv_kernel":
         tokens = launch.constants["ROWS"]
     element: int = launch.arguments["Q"].element_size()
