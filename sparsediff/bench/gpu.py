@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
 from sparsediff.bench.backward_pass import dense_backward, sparse_backward
+from sparsediff.bench.competition import compete, words_of
 from sparsediff.bench.contestant import Contestant
 from sparsediff.bench.forward_pass import (
     absent_kernels,
@@ -22,10 +21,9 @@ from sparsediff.bench.forward_pass import (
 from sparsediff.bench.gpu_row import GpuRow, GpuTable
 from sparsediff.bench.plan import Plan, Shape
 from sparsediff.bench.problem import make_problem
-from sparsediff.bench.stopwatch import Stopwatch, rounds, stopwatch_for
+from sparsediff.bench.stopwatch import Stopwatch, stopwatch_for
 from sparsediff.kernels import SparseError
 
-LEAST_ROUNDS = 3
 Tell = Callable[[str], None]
 
 
@@ -55,18 +53,14 @@ def measure_gpu(
     Raises SparseError where there is no such device and BackendError where a backend of the plan cannot
     run on it. A kernel that fails becomes a row with the failure; the others go on.
     """
-    if torch.device(plan.device).type == "cuda" and not torch.cuda.is_available():
-        raise SparseError("torch finds no CUDA device here; leave out --device to measure the CPU.")
+    _check_device(plan.device)
     stopwatch = stopwatch or stopwatch_for(plan.device)
     clock = Clock(now=now, begin=now(), minutes=plan.minutes)
-    parts = [("forward", shape) for shape in plan.shapes]
-    if plan.backward:
-        parts += [("backward", shape) for shape in plan.shapes]
     rows: list[GpuRow] = []
     notes: dict[str, str] = {}
     failed: dict[str, str] = {}
-    left_out = []
-    longest = 0.0
+    left_out, longest = [], 0.0
+    parts = _parts(plan)
     for number, (of, shape) in enumerate(parts):
         name = f"{of}, {shape.tokens} tokens x {shape.heads} heads x {shape.dim}"
         if clock.left < longest:
@@ -77,7 +71,7 @@ def measure_gpu(
         try:
             rows += _measure_part(plan, of, shape, stopwatch, seconds=seconds, notes=notes)
         except RuntimeError as error:  # out of memory, or a device that answers no more
-            failed[name] = _words(error)
+            failed[name] = words_of(error)
         longest = max(longest, now() - began)
         tell(f"{name}: {now() - began:.0f} s, {clock.left:.0f} s left")
     return GpuTable(
@@ -87,6 +81,16 @@ def measure_gpu(
         failed=failed,
         minutes=(now() - clock.begin) / 60,
     )
+
+
+def _check_device(device: str) -> None:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise SparseError("torch finds no CUDA device here; leave out --device to measure the CPU.")
+
+
+def _parts(plan: Plan) -> list[tuple[str, Shape]]:
+    passes = ("forward", "backward") if plan.backward else ("forward",)
+    return [(of, shape) for of in passes for shape in plan.shapes]
 
 
 def _measure_part(
@@ -103,7 +107,7 @@ def _measure_part(
         groups = _groups(
             dense_backward(plan, shape, problem), sparse_backward(plan, shape, problem)
         )
-        rows = _compete(shape, groups, stopwatch, plan.repeat, seconds)
+        rows = compete(shape, groups, stopwatch, plan.repeat, seconds)
     else:
         notes.update(absent_kernels(plan, problem))
         with torch.no_grad():
@@ -112,7 +116,7 @@ def _measure_part(
                 sparse_contestants(plan, shape, problem),
                 search_contestants(plan, shape, problem),
             )
-            rows = _compete(shape, groups, stopwatch, plan.repeat, seconds)
+            rows = compete(shape, groups, stopwatch, plan.repeat, seconds)
     del groups, problem
     gc.collect()  # contestants hold one another's tensors in cycles
     if torch.device(plan.device).type == "cuda":
@@ -127,76 +131,3 @@ def _groups(
     for contestants in others:
         for one in contestants:
             yield [one]
-
-
-def _compete(
-    shape: Shape,
-    groups: Iterable[list[Contestant]],
-    stopwatch: Stopwatch,
-    repeat: int,
-    seconds: float,
-) -> list[GpuRow]:
-    """Check all, take the faster of those with a choice, time all in turns."""
-    entered: list[tuple[Contestant, float]] = []
-    failed: list[GpuRow] = []
-    for group in groups:
-        checked = [_checked(one, shape) for one in group]
-        failed += [found for found in checked if isinstance(found, GpuRow)]
-        usable = [
-            (one, found)
-            for one, found in zip(group, checked, strict=True)
-            if isinstance(found, float)
-        ]
-        entered += [_faster(usable, stopwatch)] if usable else []
-    times = rounds(
-        stopwatch,
-        [one.run for one, _ in entered],
-        limit=repeat,
-        least=LEAST_ROUNDS,
-        seconds=seconds,
-    )
-    return _rows(shape, entered, times) + failed
-
-
-def _checked(one: Contestant, shape: Shape) -> float | GpuRow:
-    """Its error, or the row of its failure: one kernel must not cost the table of the others."""
-    try:
-        return one.error()
-    except Exception as error:  # a compiler's, a driver's or ours: it is printed and fails the run
-        return GpuRow.of_contestant(one, shape, error=math.inf, failure=_words(error))
-
-
-def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _faster(
-    candidates: list[tuple[Contestant, float]], stopwatch: Stopwatch
-) -> tuple[Contestant, float]:
-    if len(candidates) == 1:
-        return candidates[0]
-    times = rounds(stopwatch, [one.run for one, _ in candidates], limit=2, least=2, seconds=0)
-    fastest = min(range(len(candidates)), key=lambda i: sum(times[i]))
-    return candidates[fastest]
-
-
-def _rows(
-    shape: Shape, entered: list[tuple[Contestant, float]], times: list[list[float]]
-) -> list[GpuRow]:
-    fastest = [
-        (median(seconds), one.kernel, seconds)
-        for (one, error), seconds in zip(entered, times, strict=True)
-        if one.baseline and error <= 1
-    ]
-    _, name, base = min(fastest, default=(0.0, "", []))
-    return [
-        GpuRow.of_contestant(
-            one,
-            shape,
-            error=error,
-            seconds=tuple(seconds),
-            speedups=tuple(b / own for b, own in zip(base, seconds, strict=False)),
-            baseline=name,
-        )
-        for (one, error), seconds in zip(entered, times, strict=True)
-    ]
