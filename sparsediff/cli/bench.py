@@ -15,7 +15,7 @@ SHAPE, BLOCK, ROUNDS = "1x8x4096x64", 64, 7
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to the command line."""
-    from sparsediff.cli import bench_gpu, bench_transformer
+    from sparsediff.cli import bench_gpu, bench_rank, bench_transformer
 
     p = commands.add_parser(
         "bench",
@@ -41,6 +41,7 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--repeat", type=int, help=f"timed rounds; default: {ROUNDS}, on a GPU up to 15")
     p.add_argument("--device", default="cpu", help="default: %(default)s")
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    bench_rank.add_arguments(p)
     bench_gpu.add_arguments(p)
     bench_transformer.add_arguments(p)
 
@@ -59,8 +60,14 @@ def run(args: argparse.Namespace) -> int:
         args.block_size = _square(args.block_size)
         args.repeat = ROUNDS if args.repeat is None else args.repeat
         return bench_transformer.run(args)
+    if args.rank:
+        from sparsediff.cli import bench_rank
+
+        return bench_rank.run(args)
     if not args.kernel:
-        raise SparseError("There is nothing to measure; give --kernel or --transformer NAME.")
+        raise SparseError(
+            "There is nothing to measure; give --kernel, --transformer NAME or --rank."
+        )
     if args.device.startswith("cuda"):
         from sparsediff.cli import bench_gpu
 
