@@ -123,7 +123,7 @@ def pooled(
     """The pooled kernel on pooled blocks ``[b, n, h, d]`` and the forward kernel's `part`."""
     from sparsediff.kernels.triton.pooled import pooled_kernel
 
-    tile = tile or _tile("forward", q, (q_block, POOLED_COLUMNS), arch)
+    tile = tile or _tile("pooled", q, (q_block, POOLED_COLUMNS), arch)
     q_blocks = block_count(q.shape[1], q_block)
     return Launch(
         kernel=pooled_kernel,

@@ -17,7 +17,7 @@ from sparsediff.kernels.errors import BackendError
 GENERATIONS = (80, 89, 90, 100, 120)
 # Head dims as the kernels see them; others are padded to the next one inside the kernel.
 PADDED_DIMS = (16, 32, 64, 128, 256)
-KERNELS = ("forward", "mass", "dq", "dkdv")
+KERNELS = ("forward", "pooled", "mass", "dq", "dkdv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +35,14 @@ def _tile(rows: int, columns: int, warps: int, stages: int) -> Tile:
 
 
 # kernel -> generation -> padded head dim -> the tiles for 16-bit inputs; the first that fits is taken.
-# 80: chained products keep their weights in registers only where rows >= head dim, and 64 rows of
-# 128 dims then spill with 64 keys. 89 also stands for 86 and 120: 99 KiB of shared memory per program.
+# On 80, 89 and 120 chained products keep the weights in registers only where rows >= head dim, and the
+# loop over 64 keys of 128 dims then spills with a rule's walk or two tiles per block. 89 also stands for
+# 86 and 120, with 99 KiB of shared memory per program; 90 for 100 where that has no row of its own.
 _HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
     "forward": {
         80: {
             64: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
-            128: (_tile(128, 64, 8, 3), _tile(64, 32, 4, 3)),
+            128: (_tile(128, 32, 8, 4), _tile(64, 32, 4, 3)),
             256: (_tile(64, 32, 8, 2),),
         },
         89: {
@@ -53,6 +54,33 @@ _HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
             64: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
             128: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
             256: (_tile(64, 32, 8, 2),),
+        },
+    },
+    "pooled": {
+        80: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 8, 2),), 256: (_tile(64, 32, 8, 2),)},
+        90: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 8, 2),), 256: (_tile(64, 32, 8, 2),)},
+        100: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 4, 3),), 256: (_tile(64, 32, 8, 2),)},
+    },
+    "pooled": {
+        80: {
+            64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 64, 8, 3), _tile(64, 32, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
+        89: {
+            64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 32, 8, 3), _tile(64, 32, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
+        90: {
+            64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            256: (_tile(64, 32, 8, 2),),
+        },
+        100: {
+            64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            128: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
+            256: (_tile(64, 16, 8, 2),),
         },
     },
     "mass": {
@@ -112,7 +140,7 @@ def generation(arch: int) -> int:
 def tile_for(
     kernel: str, *, arch: int, dim: int, dtype: torch.dtype, block_size: tuple[int, int]
 ) -> Tile:
-    """The tile of `kernel` ("forward", "mass", "dq" or "dkdv"), cut to fit into `block_size`.
+    """The tile of `kernel` (one of KERNELS), cut to fit into `block_size`.
 
     `arch` is the compute capability times ten. Raises BackendError for one below 80, for a head dim
     above 256 (128 in float32) and for blocks that no tile fits into (see `block_reasons`).
@@ -144,6 +172,8 @@ def _half_tiles(kernel: str, arch: int, size: int) -> tuple[Tile, ...]:
     wanted = generation(arch)
     if wanted == 120:
         wanted = 89
+    if wanted == 89 and wanted not in by_generation:
+        wanted = 80
     return by_generation.get(wanted, by_generation[90])[size]
 
 
