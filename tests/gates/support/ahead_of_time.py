@@ -34,6 +34,7 @@ _POINTERS = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
+    torch.uint8: "*u8",
 }
 _BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _DIVISIBLE = [["tt.divisibility", 16]]
@@ -48,7 +49,7 @@ class Compiled:
     move them; ``shared`` bytes of shared memory per program, ``programs`` that fit into a
     multiprocessor; ``matrix`` the tensor-core opcode and ``products`` how many of it. Of the main loop:
     ``copied`` bytes that arrive asynchronously per turn, ``wait`` the groups of copies still under way
-    when it multiplies, and ``barriers``.
+    when it multiplies, and ``barriers``. ``bulk`` copies by the bulk copy engine.
     """
 
     registers: int
@@ -60,6 +61,7 @@ class Compiled:
     copied: int
     wait: int
     barriers: int
+    bulk: int
 
 
 def compile_launch(launch: Launch, arch: int) -> Compiled:
@@ -134,6 +136,7 @@ def _read(kernel: Any, arch: int) -> Compiled:
         copied=copied_bytes(loop, threads),
         wait=wait_depth(loop),
         barriers=sum("bar.sync" in line for line in loop),
+        bulk=len(re.findall(r"\bUTMALDG\b", code)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,10 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.kernels.triton import launches
+from sparsediff.kernels.triton import hopper_launch, launches
 from sparsediff.kernels.triton.launch import Launch
-from sparsediff.kernels.triton.tiles import Tile
+from sparsediff.kernels.triton.tiles import GENERATIONS, KERNELS, Tile
 
-BLOCKS = ((128, 64), (64, 64), (128, 128))
 HEADS = 16
 
 
@@ -64,6 +64,17 @@ def launch_of(case: Configuration) -> Launch:
     if case.kernel == "mass":
         mass = _empty(2, HEADS, rows, columns)
         return launches.mass(q, k, lse, mass, **shared)
+    if case.kernel == "pooled":
+        blocks = _empty(2, columns, HEADS, case.dim, dtype=case.dtype)
+        chosen = _empty(1, HEADS, rows, columns, dtype=torch.uint8)
+        return launches.pooled(
+            q, blocks, blocks, _empty(2, columns), chosen, out, lse, out, lse,
+            q_block=case.block_size[0], scale=0.1, arch=case.arch, tile=case.tile,
+        )  # fmt: skip
+    if case.kernel == "hopper":
+        return hopper_launch.hopper_forward(
+            q, k, v, out, lse, **lists, block_size=case.block_size, scale=0.1
+        )
     if case.kernel == "delta":
         return launches.delta(out, grad, lse if case.general else None, lse)
     if case.kernel == "dq":
@@ -78,8 +89,7 @@ def launch_of(case: Configuration) -> Launch:
 
 def copies_per_turn(launch: Launch) -> int:
     """Bytes of inputs that one turn of the main loop reads from the tiles it walks over."""
-    tokens = launch.constants["COLUMNS"]
-    tensors = 2
+    tokens, tensors = launch.constants["COLUMNS"], 2
     name = launch.kernel.__name__
     if name == "block_mass_kernel":
         tensors = 1
@@ -91,3 +101,60 @@ def copies_per_turn(launch: Launch) -> int:
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def every_case() -> list[Configuration]:
+    """What the gate compiles: every tile of the table, and of the rest what differs from it.
+
+    The general variant of a kernel holds its main loop as the plain one does, and needs more registers.
+    float16 is compiled from the same text as bfloat16, generations of one kind of tensor core alike.
+    """
+    half, single = torch.bfloat16, torch.float32
+    old_and_new = (80, 90)
+    cases = [
+        *_cases(KERNELS, GENERATIONS, (64, 128, 256), half, (128, 64)),
+        *_cases(("forward", "pooled"), GENERATIONS, (64, 128), half, (64, 64)),
+        *_cases(("forward", "dkdv"), (80, 90, 120), (96,), half, (128, 64)),
+        *_cases(("forward", "mass", "dq", "dkdv"), old_and_new, (128,), half, (128, 128)),
+        *_cases(("forward", "mass", "dq", "dkdv"), old_and_new, (32,), half, (128, 64)),
+        *_cases(KERNELS, old_and_new, (64, 128), single, (128, 64)),
+        *_cases(("forward", "dkdv"), (90,), (128,), torch.float16, (128, 64)),
+        *_cases(("delta",), (80, 100), (128,), half, (128, 64)),
+        *_cases(("forward",), GENERATIONS, (128,), half, (128, 64), general=False),
+        *_cases(("mass", "dq", "dkdv"), old_and_new, (128,), half, (128, 64), general=False),
+        *_cases(("hopper",), (90,), (64, 128), half, (128, 64), general=False),
+    ]
+    return cases
+
+
+def sample() -> list[Configuration]:
+    """A smaller set, for a second version of Triton: what most calls use, per kind of tensor core."""
+    return [
+        *_cases(
+            ("forward", "mass", "dq", "dkdv"), (80, 90, 100), (64, 128), torch.bfloat16, (128, 64)
+        ),
+        *_cases(("forward", "mass"), (120,), (64, 128), torch.bfloat16, (128, 64)),
+        *_cases(("forward",), (80, 90), (128,), torch.bfloat16, (64, 64)),
+        *_cases(("forward",), (90,), (64,), torch.float32, (128, 64)),
+        *_cases(("pooled",), (90,), (128,), torch.bfloat16, (128, 64)),
+        *_cases(("hopper",), (90,), (64, 128), torch.bfloat16, (128, 64), general=False),
+    ]
+
+
+def _cases(
+    kernels: Sequence[str],
+    generations: Sequence[int],
+    dims: Sequence[int],
+    dtype: torch.dtype,
+    block_size: tuple[int, int],
+    *,
+    general: bool = True,
+) -> list[Configuration]:
+    return [
+        Configuration(
+            kernel=kernel, arch=arch, dim=dim, dtype=dtype, block_size=block_size, general=general
+        )
+        for kernel in kernels
+        for arch in generations
+        for dim in dims
+    ]
