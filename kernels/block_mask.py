@@ -227,10 +227,13 @@ class BlockMask:
         """The mask that computes every block pair, shared by all batch items and heads."""
         rows, cols = block_shape(block_size)
         m, n = block_count(q_len, rows), block_count(kv_len, cols)
-        indices = torch.arange(n, dtype=torch.int32, device=device).expand(1, 1, m, n).contiguous()
-        counts = torch.full((1, 1, m), n, dtype=torch.int32, device=device)
         return cls(
-            counts=counts, indices=indices, block_size=(rows, cols), q_len=q_len, kv_len=kv_len
+            counts=torch.full((1, 1, m), n, dtype=torch.int32, device=device),
+            indices=torch.zeros((1, 1, m, 1), dtype=torch.int32, device=device),
+            block_size=(rows, cols),
+            q_len=q_len,
+            kv_len=kv_len,
+            implied_full=True,
         )
 
     def derived(self, key: str, build: Callable[[], T]) -> T:

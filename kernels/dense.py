@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsediff.kernels.backend import Backend
 from sparsediff.kernels.block_mask import BlockMask
-from sparsediff.kernels.inputs import attention_inputs, check_tensors, checked_lens, checked_scale
+from sparsediff.kernels.inputs import AttentionInputs, check_tensors, checked_lens, checked_scale
 from sparsediff.kernels.reference import ReferenceBackend
+from sparsediff.kernels.triton import TritonBackend
 
 # torch._fused_sdp_choice: the kernel that scaled_dot_product_attention itself would take.
 FLASH, EFFICIENT, CUDNN = 1, 2, 3
@@ -39,14 +41,15 @@ def dense_attention_lse(
     """
     check_tensors(q=q, k=k, v=v)
     factor, lens = checked_scale(scale, q), checked_lens(kv_lens, k)
+    if lens is not None:
+        padded = _everything(q, k, v, (128, 64), factor, lens)
+        if not TritonBackend().reasons(padded):
+            # A bias for the padding would cost torch's fused kernels their fastest paths.
+            return _computed(TritonBackend(), padded)
     found = dense_kernel(q, k, v, factor, lens)
     if found is None:
-        mask = BlockMask.full(
-            block_size=(128, k.shape[1]), q_len=q.shape[1], kv_len=k.shape[1], device=q.device
-        )
-        inputs = attention_inputs(q, k, v, mask, scale=factor, kv_lens=lens, return_lse=True)
-        out, lse = ReferenceBackend().attention(inputs)
-        return out, q.new_empty(0) if lse is None else lse.float()
+        block = (128, k.shape[1])
+        return _computed(ReferenceBackend(), _everything(q, k, v, block, factor, lens))
     if lens is None:
         return found
     # The kernels give NaN, or the mean of all values, for a query without keys.
@@ -54,6 +57,28 @@ def dense_attention_lse(
     empty = lens == 0
     out = out.masked_fill(empty[:, None, None, None], 0.0)
     return out, lse.masked_fill(empty[:, None, None], float("-inf"))
+
+
+def _everything(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    block_size: tuple[int, int],
+    scale: float,
+    kv_lens: Tensor | None,
+) -> AttentionInputs:
+    """Block-sparse inputs that leave nothing out."""
+    mask = BlockMask.full(
+        block_size=block_size, q_len=q.shape[1], kv_len=k.shape[1], device=q.device
+    )
+    return AttentionInputs(q=q, k=k, v=v, mask=mask, scale=scale, kv_lens=kv_lens, return_lse=True)
+
+
+def _computed(backend: Backend, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    out, lse = backend.attention(inputs)
+    if lse is None:
+        raise TypeError(f"backend {backend.name!r} returned no LSE though it was asked for")
+    return out, lse.float()
 
 
 def dense_kernel(

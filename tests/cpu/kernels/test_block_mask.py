@@ -130,7 +130,7 @@ def test_bad_maps_and_lists() -> None:
     ],
 )
 def test_range_check(counts: int, indices: int, words: str) -> None:
-    mask = BlockMask.full(block_size=8, q_len=16, kv_len=16)
+    mask = BlockMask.full(block_size=8, q_len=16, kv_len=16).complete()
     mask.counts[0, 0, 0] = counts
     mask.indices[0, 0, 0, 1] = indices
     with pytest.raises(SparseError, match=words):
