@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu lint types check wheel bench fidelity clean
+.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity clean
 
 setup: $(SETUP)
 
@@ -28,6 +28,23 @@ test: setup
 # ARGS="-n 8" where pytest-xdist is there: most of the time goes into compiling.
 test-gpu:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m pytest -q -ra $(ARGS) tests/gpu
+
+# The Triton kernels without a GPU, see docs/kernels.md: in Triton's interpreter, and compiled ahead of
+# time. With the Triton of constraints.txt, and with the one of torch 2.11, whose interpreter needs an
+# older numpy: both lie in a folder of their own, in front of the environment's.
+OLD_TRITON = $(VENV)/triton-3.6.0
+GATE = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -p no:cacheprovider tests/gates
+OLD_GATE = PYTHONPATH="$(CURDIR)/$(OLD_TRITON)" KERNEL_GATE_SAMPLE=1
+
+$(OLD_TRITON)/.ready: $(SETUP)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(OLD_TRITON) triton==3.6.0 numpy==2.3.5
+	touch $@
+
+kernel-gates: setup $(OLD_TRITON)/.ready
+	KERNEL_GATE=interpreter $(GATE)
+	KERNEL_GATE=static $(GATE)
+	$(OLD_GATE) KERNEL_GATE=interpreter $(GATE)
+	$(OLD_GATE) KERNEL_GATE=static $(GATE)
 
 lint: setup
 	$(BIN)/ruff check .

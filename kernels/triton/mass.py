@@ -25,7 +25,8 @@ def mass_of_tile(q, k_tile, token, k_token, offset, scale_log2, left, COLUMNS: t
                  D: tl.constexpr, DIM: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
     """What each query gives to one tile of keys."""
     keys = tl.arange(0, COLUMNS)
-    first = tl.full([], token, tl.int64) * k_token  # the interpreter counts loops in Python's numbers
+    # The interpreter counts loops in Python's numbers, which have no `to`.
+    first = tl.full([], token, tl.int64) * k_token
     k = load_rows(k_tile + first, keys, left, D, DIM, MASKED)
     scores = tl.dot(q, k.T, input_precision="ieee") * scale_log2 - offset[:, None]
     weights = tl.math.exp2(scores)

@@ -34,10 +34,10 @@ def _tile(rows: int, columns: int, warps: int, stages: int) -> Tile:
     return Tile(rows=rows, columns=columns, warps=warps, stages=stages)
 
 
-# kernel -> generation -> padded head dim -> the tiles for 16-bit inputs; the first that fits is taken.
+# kernel -> generation -> padded head dim -> tiles for 16-bit inputs; the first that fits is taken.
 # On 80, 89 and 120 chained products keep the weights in registers only where rows >= head dim, and the
-# loop over 64 keys of 128 dims then spills with a rule's walk or two tiles per block. 89 also stands for
-# 86 and 120, with 99 KiB of shared memory per program; 90 for 100 where that has no row of its own.
+# loop over 64 keys of 128 dims spills with a rule's walk or two tiles per block. 89 stands for 86 and
+# 120 too, with 99 KiB of shared memory per program; 90 for 100 where that has no row of its own.
 _HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
     "forward": {
         80: {
@@ -55,11 +55,6 @@ _HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
             128: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
             256: (_tile(64, 32, 8, 2),),
         },
-    },
-    "pooled": {
-        80: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 8, 2),), 256: (_tile(64, 32, 8, 2),)},
-        90: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 8, 2),), 256: (_tile(64, 32, 8, 2),)},
-        100: {64: (_tile(64, 64, 4, 2),), 128: (_tile(64, 64, 4, 3),), 256: (_tile(64, 32, 8, 2),)},
     },
     "pooled": {
         80: {
