@@ -42,14 +42,15 @@ def dense_attention_lse(
     check_tensors(q=q, k=k, v=v)
     factor, lens = checked_scale(scale, q), checked_lens(kv_lens, k)
     if lens is not None:
-        padded = _everything(q, k, v, (128, 64), factor, lens)
+        padded = _everything(q, k, v, block_size=(128, 64), scale=factor, kv_lens=lens)
         if not TritonBackend().reasons(padded):
             # A bias for the padding would cost torch's fused kernels their fastest paths.
             return _computed(TritonBackend(), padded)
     found = dense_kernel(q, k, v, factor, lens)
     if found is None:
         block = (128, k.shape[1])
-        return _computed(ReferenceBackend(), _everything(q, k, v, block, factor, lens))
+        everything = _everything(q, k, v, block_size=block, scale=factor, kv_lens=lens)
+        return _computed(ReferenceBackend(), everything)
     if lens is None:
         return found
     # The kernels give NaN, or the mean of all values, for a query without keys.
@@ -63,6 +64,7 @@ def _everything(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    *,
     block_size: tuple[int, int],
     scale: float,
     kv_lens: Tensor | None,
