@@ -63,7 +63,7 @@ bench: setup
 	$(BIN)/sparsediff bench --kernel
 
 fidelity: setup
-	$(BIN)/python samples/fidelity.py
+	$(BIN)/sparsediff fidelity samples/models/shapes-wan --prompts samples/prompts.txt --steps 10
 
 clean:
 	rm -rf $(VENV) dist build runs *.egg-info
