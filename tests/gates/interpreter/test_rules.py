@@ -18,23 +18,23 @@ def check(mask: BlockMask, *, lens: tuple[int, ...] | None = None, batch: int = 
     call.check_forward(spoilt(mask) if lens is None else mask)
 
 
-@pytest.mark.parametrize("block", [(32, 32), (64, 16), (16, 64)])
+@pytest.mark.parametrize("block", [(32, 32), (64, 32), (32, 64)])
 def test_every_kind_of_head_in_one_launch(block: tuple[int, int]) -> None:
     check(mixed(block))
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 0), (40, 7)])
 def test_text_at_the_ends_is_dense(before: int, after: int) -> None:
-    check(mixed((32, 32), before=before, after=after))
+    check(mixed((32, 32), before=before, after=after, rules=RULES[:4]))
 
 
-@pytest.mark.parametrize("lens", [(100,), (7,)])
+@pytest.mark.parametrize("lens", [(90,), (7,)])
 def test_padded_keys(lens: tuple[int]) -> None:
     check(mixed((32, 32), after=20, rules=RULES[:4]), lens=lens)
 
 
 def test_lengths_of_a_batch() -> None:
-    check(mixed((32, 32), before=8, rules=RULES[:3]), lens=(135, 64), batch=2)
+    check(mixed((32, 32), before=8, rules=RULES[:3]), lens=(103, 64), batch=2)
 
 
 def test_gradients_of_computed_heads() -> None:

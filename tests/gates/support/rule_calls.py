@@ -9,7 +9,7 @@ import torch
 from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.block_rules import Diagonals, Full, Listed, Rule, Skip, Stripes, rule_mask
 
-TOKENS = 135
+TOKENS = 103
 RULES: tuple[Rule, ...] = (
     Diagonals(half_width=10),
     Diagonals(period=45, half_width=2),
