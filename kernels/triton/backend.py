@@ -9,12 +9,18 @@ import os
 import torch
 from torch import Tensor
 
+from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
 from sparsediff.kernels.remainder import with_remainder
 from sparsediff.kernels.triton.row_lists import TransposedLists, row_lists, transposed_lists
 from sparsediff.kernels.triton.tiles import GENERATIONS, block_reasons, dim_reasons
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+# Offsets inside a tile, of up to 128 tokens by 256 dims, have 32 bits.
+MAX_TOKEN_STRIDE = ((1 << 31) - 256) // 127
+# The map of the chosen blocks takes a byte per pair, and every layer has a mask: larger ones are made
+# again for each call, at a few hundredths of its time.
+MAX_KEPT_BYTES = 16 << 20
 
 
 class TritonBackend:
@@ -94,14 +100,13 @@ def _with_pooled(
     from sparsediff.kernels.triton.operators import add_pooled_blocks
 
     mask = inputs.mask
-    chosen = mask.derived("triton chosen", lambda: mask.to_dense().to(torch.uint8))
     keys, values = dim_contiguous(pooled.keys), dim_contiguous(pooled.values)
     total: tuple[Tensor, Tensor] = add_pooled_blocks(
         q,
         keys,
         values,
         pooled.log_count.contiguous(),
-        chosen,
+        _chosen_blocks(mask),
         out,
         lse,
         mask.block_size[0],
@@ -110,9 +115,17 @@ def _with_pooled(
     return total
 
 
+def _chosen_blocks(mask: BlockMask) -> Tensor:
+    """uint8 ``[b or 1, h or 1, m, n]``: 1 where a block is computed; kept with the mask if small."""
+    if mask.counts.numel() * mask.kv_blocks > MAX_KEPT_BYTES:
+        return mask.to_dense().view(torch.uint8)
+    return mask.derived("triton chosen", lambda: mask.to_dense().view(torch.uint8))
+
+
 def dim_contiguous(x: Tensor) -> Tensor:
-    """The kernels read heads with stride 1; other strides may be anything."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    """The kernels read heads with stride 1; other strides may be anything but enormous per token."""
+    dense = x.stride(-1) == 1 or x.shape[-1] == 1
+    return x if dense and x.stride(1) <= MAX_TOKEN_STRIDE else x.contiguous()
 
 
 def interpreting() -> bool:

@@ -95,12 +95,11 @@ def transposed_lists(mask: BlockMask) -> TransposedLists:
     valid = torch.arange(longest, device=mask.device) < mask.counts[..., None]
     pair = torch.arange(pairs, device=mask.device).view(batches, heads, 1, 1)
     key = torch.where(valid, pair * blocks + mask.indices, pairs * blocks).flatten()
-    order = key.argsort(stable=True)
-    counts = torch.zeros(pairs * blocks + 1, dtype=torch.int64, device=mask.device)
-    counts.scatter_add_(0, key, torch.ones_like(key))
-    counts = counts[:-1]
+    key, order = key.sort(stable=True)
+    # Adding ones would make all entries that do not count wait for one address of a GPU.
+    edges = torch.searchsorted(key, torch.arange(pairs * blocks + 1, device=mask.device))
     return TransposedLists(
-        counts=counts.to(torch.int32).view(batches, heads, blocks),
-        starts=(counts.cumsum(0) - counts).view(batches, heads, blocks),
+        counts=edges.diff().to(torch.int32).view(batches, heads, blocks),
+        starts=edges[:-1].view(batches, heads, blocks),
         rows=(order // longest % rows).to(torch.int32) if longest else order.to(torch.int32),
     )
