@@ -95,11 +95,14 @@ def transposed_lists(mask: BlockMask) -> TransposedLists:
     valid = torch.arange(longest, device=mask.device) < mask.counts[..., None]
     pair = torch.arange(pairs, device=mask.device).view(batches, heads, 1, 1)
     key = torch.where(valid, pair * blocks + mask.indices, pairs * blocks).flatten()
-    key, order = key.sort(stable=True)
-    # Adding ones would make all entries that do not count wait for one address of a GPU.
-    edges = torch.searchsorted(key, torch.arange(pairs * blocks + 1, device=mask.device))
+    order = key.argsort(stable=True)
+    counts_before = torch.searchsorted(
+        # Adding ones would make all entries that do not count wait for one address of a GPU.
+        key[order],
+        torch.arange(pairs * blocks + 1, device=mask.device),
+    )
     return TransposedLists(
-        counts=edges.diff().to(torch.int32).view(batches, heads, blocks),
-        starts=edges[:-1].view(batches, heads, blocks),
+        counts=counts_before.diff().to(torch.int32).view(batches, heads, blocks),
+        starts=counts_before[:-1].view(batches, heads, blocks),
         rows=(order // longest % rows).to(torch.int32) if longest else order.to(torch.int32),
     )
