@@ -38,7 +38,7 @@ class TritonBackend:
         from sparsediff.kernels.triton.operators import block_sparse_attention
 
         q, k, v = (dim_contiguous(x) for x in (inputs.q, inputs.k, inputs.v))
-        mask = inputs.mask
+        mask, lens = inputs.mask, _lengths(inputs.kv_lens)
         rules, table = mask.rules, None
         if rules is not None:
             table = rules.table.expand(q.shape[2], 4).contiguous()
@@ -47,7 +47,7 @@ class TritonBackend:
             batch=q.shape[0],
             heads=q.shape[2],
             head_bytes=2 * k.shape[1] * k.shape[3] * k.element_size(),
-            kv_lens=inputs.kv_lens,
+            kv_lens=lens,
         )
         transposed: TransposedLists | None = None
         if inputs.needs_grad:
@@ -59,7 +59,7 @@ class TritonBackend:
             lists.counts,
             lists.indices,
             lists.order,
-            inputs.kv_lens,
+            lens,
             table,
             0 if rules is None else rules.lead,
             0 if rules is None else rules.trail,
@@ -85,9 +85,8 @@ class TritonBackend:
         from sparsediff.kernels.triton.operators import block_mass
 
         q, k = dim_contiguous(inputs.q), dim_contiguous(inputs.k)
-        mass: Tensor = block_mass(
-            q, k, inputs.lse, inputs.kv_lens, *inputs.block_size, inputs.scale
-        )
+        lens = _lengths(inputs.kv_lens)
+        mass: Tensor = block_mass(q, k, inputs.lse, lens, *inputs.block_size, inputs.scale)
         return mass
 
 
@@ -120,6 +119,11 @@ def _chosen_blocks(mask: BlockMask) -> Tensor:
     if mask.counts.numel() * mask.kv_blocks > MAX_KEPT_BYTES:
         return mask.to_dense().view(torch.uint8)
     return mask.derived("triton chosen", lambda: mask.to_dense().view(torch.uint8))
+
+
+def _lengths(kv_lens: Tensor | None) -> Tensor | None:
+    """The kernels read the lengths one after the other; a slice or an expanded one has strides."""
+    return None if kv_lens is None else kv_lens.contiguous()
 
 
 def dim_contiguous(x: Tensor) -> Tensor:

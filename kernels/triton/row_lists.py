@@ -55,7 +55,14 @@ def row_lists(
         counts = mask.derived("triton counts", lambda: signed_counts(mask, None))
     else:
         counts = signed_counts(mask, kv_lens)
-    return RowLists(counts=counts, indices=mask.indices, order=order)
+    return RowLists(counts=counts, indices=stored_lists(mask), order=order)
+
+
+def stored_lists(mask: BlockMask) -> Tensor:
+    """The mask's lists, each in one piece: a transposed tensor of them is copied once."""
+    if mask.indices.stride(3) == 1 or mask.indices.shape[3] <= 1:
+        return mask.indices
+    return mask.derived("triton indices", mask.indices.contiguous)
 
 
 def signed_counts(mask: BlockMask, kv_lens: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.triton import backend
-from sparsediff.kernels.triton.row_lists import transposed_lists
+from sparsediff.kernels.triton.row_lists import stored_lists, transposed_lists
 
 
 def random_mask(*, full_rows: bool) -> BlockMask:
@@ -82,3 +82,17 @@ def test_views_whose_tiles_leave_32_bits_are_copied() -> None:
     assert backend.dim_contiguous(x) is x
     copied = backend.dim_contiguous(meta.as_strided((1, 2, 1, 8), (0, far, 8, 1)))
     assert copied.is_contiguous()
+
+
+def test_lists_of_a_transposed_tensor_are_copied_once() -> None:
+    numbers = torch.tensor([[0, 2], [1, 3], [0, 1]])[None, None]
+    apart = numbers.transpose(2, 3).contiguous().transpose(2, 3)
+    sizes = {"block_size": 16, "q_len": 48, "kv_len": 64}
+    mask = BlockMask.from_indices(apart, **sizes)
+    assert mask.indices.stride(3) != 1, "sort no longer keeps strides"
+    lists = stored_lists(mask)
+    assert lists.stride(3) == 1
+    assert torch.equal(lists, mask.indices)
+    assert stored_lists(mask) is lists
+    plain = BlockMask.from_indices(numbers, **sizes)
+    assert stored_lists(plain) is plain.indices
