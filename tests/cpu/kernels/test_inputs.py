@@ -32,7 +32,7 @@ def heads(n: int) -> BlockMask:
 
 
 def out_of_range() -> BlockMask:
-    mask = BlockMask.full(block_size=16, q_len=32, kv_len=48)
+    mask = BlockMask.full(block_size=16, q_len=32, kv_len=48).complete()
     mask.indices[..., 2] = 3
     return mask
 
