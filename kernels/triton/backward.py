@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 
 from sparsediff.kernels.triton.forward import load_rows
-from sparsediff.kernels.triton.walk import list_block, work_item
+from sparsediff.kernels.triton.walk import NOT_SPECIALIZED, list_block, work_item
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def delta_kernel(
     OUT, GRAD_OUT, GRAD_LSE, DELTA,
     o_batch, o_token, o_head, do_batch, do_token, do_head, heads, q_len, row_blocks,
@@ -60,7 +60,7 @@ def grad_q_tile(q, k, v, g, lse, delta, acc, scale_log2, left, MASKED: tl.conste
     return tl.dot((weights * slope).to(k.dtype), k, acc, input_precision="ieee")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def grad_q_kernel(
     Q, K, V, GRAD_OUT, GRAD_Q, LSE, DELTA, COUNTS, INDICES, ORDER, LENS, scale_log2, scale,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head,
@@ -154,7 +154,7 @@ def grad_kv_tile(
     return dk, dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def grad_kv_kernel(
     Q, K, V, GRAD_OUT, GRAD_K, GRAD_V, LSE, DELTA, COUNTS, STARTS, ROW_LIST, LENS, scale_log2, scale,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head,

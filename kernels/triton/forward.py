@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from sparsediff.kernels.triton.walk import (
+    NOT_SPECIALIZED,
     list_block,
     rule_forward,
     rule_next,
@@ -56,7 +57,7 @@ def accumulate(q, k, v, m, total, acc, scale_log2, keys_left, MASKED: tl.constex
     return highest, total, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def block_sparse_forward(
     Q, K, V, OUT, LSE, COUNTS, INDICES, ORDER, LENS, RULES, scale_log2,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head,

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from sparsediff.kernels.triton.forward import load_rows
+from sparsediff.kernels.triton.walk import NOT_SPECIALIZED
 
 
 @triton.jit
@@ -50,7 +51,7 @@ def store_mass(out, before, tile, i, out_row, kept, BLOCKS: tl.constexpr, Q_PART
     return per_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def block_mass_kernel(
     Q, K, LSE, OUT, LENS, scale_log2,
     q_batch, q_token, q_head, k_batch, k_token, k_head, lse_batch, lse_head, lse_token,

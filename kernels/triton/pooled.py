@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 
 from sparsediff.kernels.triton.forward import load_rows
-from sparsediff.kernels.triton.walk import work_item
+from sparsediff.kernels.triton.walk import NOT_SPECIALIZED, work_item
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def pooled_kernel(
     Q, POOLED_K, POOLED_V, LOG_COUNT, CHOSEN, PART, PART_LSE, OUT, LSE, scale_log2,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head,

@@ -15,6 +15,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Arguments that change with the length of a video and with the density, and are only added and divided:
+# Triton would compile a kernel anew for those that are 1 or multiples of 16, and gain nothing.
+NOT_SPECIALIZED = (
+    "count_batch", "count_head", "list_batch", "list_head", "list_row", "chosen_batch", "chosen_head",
+    "heads", "q_blocks", "kv_blocks", "row_blocks", "programs", "out_rows",
+)  # fmt: skip
+
 
 @triton.jit
 def work_item(ORDER, ORDERED: tl.constexpr, PARTS: tl.constexpr, heads, blocks):

@@ -88,6 +88,8 @@ def _source(launch: Launch) -> ASTSource:
             constants[position,] = launch.constants[name]
             continue
         value = launch.arguments[name]
+        if isinstance(value, int) and launch.kernel.params[position].do_not_specialize:
+            value = 3 if -(2**31) <= value < 2**31 else 2**31 + 1
         kind, divisible = _argument(value)
         signature[name] = kind
         if kind == "constexpr":
