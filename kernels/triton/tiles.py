@@ -41,11 +41,13 @@ def _tile(rows: int, columns: int, warps: int, stages: int) -> Tile:
 _HALF: dict[str, dict[int, dict[int, tuple[Tile, ...]]]] = {
     "forward": {
         80: {
+            32: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
             64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
             128: (_tile(128, 32, 8, 4), _tile(64, 32, 4, 3)),
             256: (_tile(64, 32, 8, 2),),
         },
         89: {
+            32: (_tile(128, 64, 4, 3), _tile(64, 64, 4, 3)),
             64: (_tile(128, 64, 8, 3), _tile(64, 64, 4, 3)),
             128: (_tile(128, 32, 8, 3), _tile(64, 32, 4, 2)),
             256: (_tile(64, 32, 8, 2),),
@@ -143,8 +145,8 @@ def tile_for(
     reasons = block_reasons(block_size) + dim_reasons(dim, dtype)
     if reasons:
         raise BackendError("; ".join(reasons))
-    size = max(64, padded_dim(dim))
-    tiles = _SINGLE[size] if dtype == torch.float32 else _half_tiles(kernel, arch, size)
+    row = _SINGLE if dtype == torch.float32 else _half_row(kernel, arch)
+    tiles = next(row[size] for size in sorted(row) if size >= padded_dim(dim))
     whole = next(
         (
             tile
@@ -161,15 +163,15 @@ def tile_for(
     )
 
 
-def _half_tiles(kernel: str, arch: int, size: int) -> tuple[Tile, ...]:
-    """The row of the table for 16-bit inputs."""
+def _half_row(kernel: str, arch: int) -> dict[int, tuple[Tile, ...]]:
+    """The row of the table for 16-bit inputs: tiles by padded head dim."""
     by_generation = _HALF[kernel]
     wanted = generation(arch)
     if wanted == 120:
         wanted = 89
     if wanted == 89 and wanted not in by_generation:
         wanted = 80
-    return by_generation.get(wanted, by_generation[90])[size]
+    return by_generation.get(wanted, by_generation[90])
 
 
 def dim_reasons(dim: int, dtype: torch.dtype) -> list[str]:

@@ -57,8 +57,9 @@ def launch_of(case: Configuration) -> Launch:
     if case.kernel == "forward":
         rules = _empty(HEADS, 4, dtype=torch.int32) if case.general else None
         return launches.forward(
-            q, k, v, out, lse, **lists, rules=rules, lead=int(case.general), trail=0, **shared
-        )
+            q, k, v, out, lse, **lists, rules=rules, lead=3 * case.general, trail=2 * case.general,
+            **shared,
+        )  # fmt: skip
     if case.kernel == "mass":
         mass = _empty(2, HEADS, rows, columns)
         return launches.mass(q, k, lse, mass, **shared)
