@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.triton.launch import Launch
-from sparsediff.kernels.triton.launches import LOG2_E, list_strides
+from sparsediff.kernels.triton.launch_arguments import LOG2_E, list_strides
 from sparsediff.kernels.triton.tiles import Tile
 
 SWITCH = "SPARSEDIFF_HOPPER"

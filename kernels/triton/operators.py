@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.kernels.triton import launches
+from sparsediff.kernels.triton import backward_launches, launches
 from sparsediff.kernels.triton.hopper_launch import hopper_forward, hopper_reasons, switched_on
+from sparsediff.kernels.triton.launch_arguments import compute_capability
 
 
 @torch.library.custom_op("sparsediff::block_sparse_attention", mutates_args=())
@@ -37,7 +38,7 @@ def block_sparse_attention(
     """
     out, lse = _outputs(q)
     size = q_block, kv_block
-    arch = launches.compute_capability(q.device)
+    arch = compute_capability(q.device)
     plain = kv_lens is None and rules is None and switched_on()
     if plain and order is not None and not hopper_reasons(q, k, v, block_size=size, arch=arch):
         launch = hopper_forward(
@@ -82,14 +83,14 @@ def block_sparse_attention_backward(
     """Gradients of q, k and v; two launches after the one that prepares the rows' sums."""
     grad_q, grad_k, grad_v = (_like(x) for x in (q, k, v))
     row_delta = torch.empty_like(lse)
-    arch = launches.compute_capability(q.device)
-    launches.delta(out, grad_out, grad_lse, row_delta).run()
-    launches.grad_q(
+    arch = compute_capability(q.device)
+    backward_launches.delta(out, grad_out, grad_lse, row_delta).run()
+    backward_launches.grad_q(
         q, k, v, grad_out, lse, row_delta, grad_q,
         counts=counts, indices=indices, order=order, kv_lens=kv_lens,
         block_size=(q_block, kv_block), scale=scale, arch=arch,
     ).run()  # fmt: skip
-    launches.grad_kv(
+    backward_launches.grad_kv(
         q, k, v, grad_out, lse, row_delta, grad_k, grad_v,
         counts=grad_counts, starts=grad_starts, rows=grad_rows, kv_lens=kv_lens,
         block_size=(q_block, kv_block), scale=scale, arch=arch,
@@ -155,7 +156,7 @@ def add_pooled_blocks(
 ) -> tuple[Tensor, Tensor]:
     """Output and LSE of a sparse call, `part`, with each block that is not `chosen` as one key."""
     out, lse = _outputs(q)
-    arch = launches.compute_capability(q.device)
+    arch = compute_capability(q.device)
     launches.pooled(
         q, keys, values, log_count, chosen, part, part_lse, out, lse,
         q_block=q_block, scale=scale, arch=arch,
@@ -180,7 +181,7 @@ def block_mass(
 ) -> Tensor:
     """Mass of every block pair, float32 ``[b, h, m, n]``."""
     block_size = (q_block, kv_block)
-    arch = launches.compute_capability(q.device)
+    arch = compute_capability(q.device)
     part = launches.mass_part(launches.mass_tile(q, block_size, arch), q_block)
     parts = q_block // part
     shape = _mass_shape(q, k, q_block, kv_block)

@@ -21,7 +21,7 @@ from far_memory import (
 )
 from torch import Tensor
 
-from sparsediff.kernels.triton import launches
+from sparsediff.kernels.triton import backward_launches, launches
 from sparsediff.kernels.triton.row_lists import row_lists, transposed_lists
 
 
@@ -60,7 +60,7 @@ def check_backward(tensors: dict[str, Tensor], new: Callable[[], Tensor]) -> Non
     out, mask = numbers(9), mask_of_all()
     lse = check_forward(q, k, v, out)
     delta = torch.full_like(lse, torch.nan)
-    launches.delta(out, grad_out, None, delta).run()
+    backward_launches.delta(out, grad_out, None, delta).run()
     keep = torch.ones(SHAPE[0], SHAPE[2], SHAPE[1], SHAPE[1], dtype=torch.bool)
     exact = exact_attention(q, k, v, keep, SCALE)
     budgets = gradient_budgets(q, k, v, exact, grad_out=grad_out, grad_lse=None, scale=SCALE)
@@ -68,14 +68,14 @@ def check_backward(tensors: dict[str, Tensor], new: Callable[[], Tensor]) -> Non
     columns = transposed_lists(mask)
     fixed = {"kv_lens": None, "block_size": BLOCK, "scale": SCALE, "arch": 90}
     into = new()
-    launches.grad_q(
+    backward_launches.grad_q(
         q, k, v, grad_out, lse, delta, into,
         counts=rows.counts, indices=rows.indices, order=rows.order, **fixed,
     ).run()  # fmt: skip
     budgets["dq"].check("dq", into)
     for name in ("dk", "dv"):
         into, other = new(), torch.empty(SHAPE, dtype=torch.float16)
-        launches.grad_kv(
+        backward_launches.grad_kv(
             q, k, v, grad_out, lse, delta, *((into, other) if name == "dk" else (other, into)),
             counts=columns.counts, starts=columns.starts, rows=columns.rows, **fixed,
         ).run()  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.kernels.triton import hopper_launch, launches
+from sparsediff.kernels.triton import backward_launches, hopper_launch, launches
 from sparsediff.kernels.triton.launch import Launch
 from sparsediff.kernels.triton.tiles import GENERATIONS, KERNELS, Tile
 
@@ -83,10 +83,10 @@ def _backward(
     k = v = out = grad = q  # nothing is computed: only shapes, dtypes and strides count
     rows, columns = lists["indices"].shape[2:]
     if case.kernel == "delta":
-        return launches.delta(out, grad, lse if case.general else None, lse)
+        return backward_launches.delta(out, grad, lse if case.general else None, lse)
     if case.kernel == "dq":
-        return launches.grad_q(q, k, v, grad, lse, lse, out, **lists, **shared)
-    return launches.grad_kv(
+        return backward_launches.grad_q(q, k, v, grad, lse, lse, out, **lists, **shared)
+    return backward_launches.grad_kv(
         q, k, v, grad, lse, lse, k, v,
         counts=_empty(1, HEADS, columns, dtype=torch.int32),
         starts=_empty(1, HEADS, columns, dtype=torch.int64),
