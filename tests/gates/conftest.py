@@ -40,6 +40,17 @@ def pytest_report_header() -> str:
     return f"kernel gate: {GATE}, triton {triton.__version__}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One case of each interpreted test, where only a sample is asked for."""
+    if not (SAMPLE and GATE == "interpreter"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    config.hook.pytest_deselected(items=[x for x in items if x not in first.values()])
+    items[:] = first.values()
+
+
 def pytest_unconfigure() -> None:
     """Leave no cache behind."""
     if GATE:
