@@ -42,7 +42,7 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     """
     recipe = request.recipe()
     device = resolve_device(request.device)
-    dtype = resolve_dtype(request.dtype, recipe)
+    dtype = resolve_dtype(request.dtype, recipe, device)
     pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
     runner = Runner(pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars)
     runs = _measure_or_explain(runner, request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsediff.environment import default_device
+from sparsediff.environment import cpu_features, default_device
 from sparsediff.generation import DTYPES, GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import ModelFiles
@@ -51,12 +51,24 @@ def _sentence(error: Exception) -> str:
     return f"{lines[0].rstrip('. ')}."
 
 
-def resolve_dtype(dtype: str | None, recipe: GenerationRecipe) -> str:
-    """The user's dtype, else the recipe's, else bfloat16."""
+def resolve_dtype(dtype: str | None, recipe: GenerationRecipe, device: str) -> str:
+    """The user's dtype, else the recipe's, else bfloat16; float32 where that would crawl.
+
+    A CPU without bfloat16 instructions computes it many times slower than float32, dense attention
+    above all, which would flatter every sparse method.
+    """
     name = dtype or recipe.dtype or "bfloat16"
     if name not in DTYPES:
         raise SparseError(f"dtype={name!r}: needs one of {', '.join(DTYPES)}.")
+    if dtype is None and name == "bfloat16" and device.startswith("cpu") and not _fast_bfloat16():
+        return "float32"
     return name
+
+
+def _fast_bfloat16() -> bool:
+    """Whether an x86 CPU has bfloat16 instructions; yes for those that are not known."""
+    features = set(cpu_features())
+    return "avx2" not in features or bool(features & {"avx512_bf16", "amx_bf16"})
 
 
 def hide_library_bars() -> None:

@@ -66,7 +66,7 @@ def _measure(
     files = ModelFiles(name=args.model)
     recipe = GenerationRecipe.of(files).with_call(num_inference_steps=args.steps)
     device = resolve_device(args.device)
-    dtype = resolve_dtype(None, recipe)
+    dtype = resolve_dtype(None, recipe, device)
     pipe = load_pipeline(files, dtype=dtype, device=device)
     show = not args.json and sys.stderr.isatty()
     rows = measure_fidelity(

@@ -13,7 +13,7 @@ from sparsediff.compare import generate
 from sparsediff.generation import GenerationRecipe
 from sparsediff.generation_request import GenerationRequest
 from sparsediff.kernels.errors import SparseError
-from sparsediff.loading import load_pipeline
+from sparsediff.loading import load_pipeline, resolve_dtype
 from sparsediff.model_files import ModelFiles
 from sparsediff.root_hooks import session_on
 from sparsediff.timed_run import Runner
@@ -32,7 +32,8 @@ def test_compare_prints_one_object(command, sample, tmp_path):
     assert "%|" not in done.stderr  # no progress bar
     found = json.loads(done.stdout)
     assert found["prompt"] == "a blue ring <i>"
-    assert (found["steps"], found["seed"], found["dtype"]) == (3, 0, "bfloat16")
+    dtype = resolve_dtype(None, GenerationRecipe.of(ModelFiles(name=sample)), "cpu")
+    assert (found["steps"], found["seed"], found["dtype"]) == (3, 0, dtype)
     assert found["size"] == {"width": 64, "height": 64, "frames": 5}
     assert found["dense_calls"] == LAYERS * BRANCHES  # the first step of three
     assert found["sparse_calls"] == 2 * LAYERS * BRANCHES
