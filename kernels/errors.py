@@ -15,3 +15,11 @@ class UnsupportedModelError(SparseError):
 
 class AlreadyEnabledError(SparseError):
     """Sparse attention is already enabled on the target."""
+
+
+class PlanError(SparseError):
+    """A file of a plan cannot be read, or what it says is wrong; the message names file and place."""
+
+
+class PlanMismatchError(SparseError):
+    """A plan was searched for another model or another grid; the message names every difference."""
