@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sparsediff.kernels import (
     BlockMask,
     SparseError,
+    measured_file,
     ranked_call,
     ranking,
     ranking_file,
@@ -75,7 +76,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SPARSEDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ranking, "_ranks", {})
     monkeypatch.setattr(trial, "QUICK_SECONDS", 60.0)  # all rounds, however busy the machine
-    ranking_file._warn_once.cache_clear()
+    measured_file.warn_once.cache_clear()
     return tmp_path / "cache"
 
 
@@ -406,7 +407,7 @@ def test_an_unwritable_folder_warns_once_and_fails_nothing(
 
 
 def test_the_file_does_not_grow_without_end(enter: Enter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking_file, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(measured_file, "MAX_ENTRIES", 3)
     rank = ranking_file.Rank(seconds={"a": 1.0}, failures={})
     for key in "abcda":
         ranking_file.save(key, rank, replace=True)
