@@ -135,11 +135,18 @@ class BlockMask:
 
     @classmethod
     def from_dense(
-        cls, dense: Tensor, *, block_size: int | tuple[int, int], q_len: int, kv_len: int
+        cls,
+        dense: Tensor,
+        *,
+        block_size: int | tuple[int, int],
+        q_len: int,
+        kv_len: int,
+        implied_full: bool = False,
     ) -> BlockMask:
         """Build from a bool map ``[b, h, m, n]`` (b, h may be 1) of the block pairs to compute.
 
-        Raises SparseError when the map is not bool or its last two sizes do not match the lengths.
+        With `implied_full` the lists of rows that compute everything are not stored. Raises SparseError
+        when the map is not bool or its last two sizes do not match the lengths.
         """
         if not isinstance(dense, Tensor) or dense.dtype != torch.bool or dense.ndim != 4:
             found = (
@@ -159,10 +166,15 @@ class BlockMask:
         counts = dense.sum(dim=-1, dtype=torch.int32)
         # A stable descending sort of the bits puts the chosen columns first, in ascending order.
         order = dense.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
-        longest = max(1, int(counts.max().item()))
-        indices = _repeat_last(order[..., :longest].to(torch.int32), counts)
+        listed = counts.masked_fill(counts == expected[1], 0) if implied_full else counts
+        longest = max(1, int(listed.max().item()))
         return cls(
-            counts=counts, indices=indices, block_size=(rows, cols), q_len=q_len, kv_len=kv_len
+            counts=counts,
+            indices=_repeat_last(order[..., :longest].to(torch.int32), counts),
+            block_size=(rows, cols),
+            q_len=q_len,
+            kv_len=kv_len,
+            implied_full=implied_full,
         )
 
     @classmethod

@@ -123,7 +123,9 @@ def rule_mask(
     for head, rule in enumerate(rules):
         if isinstance(rule, Full | Skip):
             taken[head] = isinstance(rule, Full)
-    mask = BlockMask.from_dense(taken[None], block_size=(rows, columns), q_len=q_len, kv_len=kv_len)
+    mask = BlockMask.from_dense(
+        taken[None], block_size=(rows, columns), q_len=q_len, kv_len=kv_len, implied_full=True
+    )
     return mask.with_rules(BlockRules(table=table, lead=lead, trail=trail))
 
 

@@ -11,8 +11,10 @@ if __name__ == "search":
 from sparsediff.search.adaspa import AdaSpa
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
+from sparsediff.search.pattern_table import PatternTable, PlannedHead
 from sparsediff.search.random_blocks import RandomBlocks
 from sparsediff.search.schedule import Schedule, Step
+from sparsediff.search.sparse_vdit import SparseVDiT
 from sparsediff.search.token_grid import TokenGrid
 from sparsediff.search.true_mass import TrueMass
 from sparsediff.search.window import Window
@@ -27,8 +29,11 @@ __all__ = [
     "AttentionCall",
     "Memory",
     "Method",
+    "PatternTable",
+    "PlannedHead",
     "RandomBlocks",
     "Schedule",
+    "SparseVDiT",
     "Step",
     "TokenGrid",
     "TrueMass",

@@ -20,13 +20,15 @@ class Memory:
     """What a method keeps between the calls of one layer and one guidance branch.
 
     ``mask`` the current pattern; ``lse`` the log-sum-exp of the last exact search, fp32 ``[b, h, s]``;
-    ``marks`` the refresh marks passed when the mask was made.
+    ``marks`` the refresh marks passed when the mask was made; ``layer`` is shared with the other
+    branches of the layer.
     """
 
     mask: BlockMask | None = None
     lse: Tensor | None = None
     marks: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    layer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.patterns import Full, Online, Pattern, Stripe
+from sparsediff.search.patterns import MODES, Pattern, Stripe
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -104,43 +104,23 @@ class PatternTable:
         begins = [schedule.dense_steps(step.total) for schedule in schedules]
         return max(0, bisect_right(begins, step.index) - 1)
 
-    def with_heads(self, change: Callable[[PlannedHead], PlannedHead]) -> PatternTable:
-        """A copy with every head replaced by what `change` makes of it."""
-        return replace(
-            self,
-            buckets=tuple(
-                tuple(tuple(change(head) for head in heads) for heads in bucket)
-                for bucket in self.buckets
-            ),
+    @property
+    def entries(self) -> int:
+        """Number of patterns: one per bucket, layer and head."""
+        return len(self.starts) * sum(self.heads)
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """How often each mode is planned, the commonest first."""
+        found = Counter(
+            MODES[type(head.pattern)]
+            for bucket in self.buckets
+            for heads in bucket
+            for head in heads
         )
+        return dict(found.most_common())
 
-    def for_grid(self, grid: TokenGrid) -> tuple[PatternTable, int]:
-        """The same patterns for another grid, and how many stripes had to become full attention.
-
-        Widths count periods of the grid, so they mean the same everywhere; the block numbers of a
-        stripe mean nothing on another grid. ``density`` still is that of the grid of the search.
-        """
-        lost = 0
-
-        def change(head: PlannedHead) -> PlannedHead:
-            nonlocal lost
-            if not isinstance(head.pattern, Stripe):
-                return head
-            lost += 1
-            return PlannedHead(pattern=Full())
-
-        changed = self.with_heads(change)
-        return replace(changed, grid=grid), lost
-
-    def searched_online(self, above: float, density: Callable[[Pattern], float]) -> PatternTable:
-        """The same table with every head whose error is above a bound searched while generating.
-
-        `density` says how much of the video a pattern computes, which the online search then keeps.
-        """
-
-        def change(head: PlannedHead) -> PlannedHead:
-            if head.error is None or head.error <= above or isinstance(head.pattern, Full | Online):
-                return head
-            return PlannedHead(pattern=Online(density=density(head.pattern)), error=head.error)
-
-        return self.with_heads(change)
+    @property
+    def stripes(self) -> int:
+        """How many patterns name blocks of this grid and mean nothing on another."""
+        return self.modes.get(Stripe.mode, 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsediff.admission import Admission, grid_of
 from sparsediff.kernels.block_mask import BlockMask
-from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.progress import Progress
 from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
@@ -46,6 +46,7 @@ class Session:
         self.undo: list[Callable[[], None]] = []
         self.enabled = False  # whether the target runs with this session
         self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
+        self._by_layer: dict[int, dict[str, Any]] = {}  # what the branches of a layer share
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -74,7 +75,11 @@ class Session:
         """Free the patterns and caches of the run; the log stays."""
         self.progress.run_ends()
         self.log.settle()
+        self._forget()
+
+    def _forget(self) -> None:
         self._memories.clear()
+        self._by_layer.clear()
 
     def attend(
         self,
@@ -121,7 +126,11 @@ class Session:
             user_dense=dense,
             recorder=self,
         )
-        return self.method.attend(call, self._memory(layer, q))
+        try:
+            return self.method.attend(call, self._memory(layer, q))
+        except PlanMismatchError:
+            self.disable()
+            raise
 
     def passed_over(
         self, layer: int, timestep: Tensor | None, reason: str, *, compiled: bool = False
@@ -133,7 +142,7 @@ class Session:
     def _enter(self, layer: int, timestep: Tensor | None, *, compiled: bool) -> None:
         """Find the step and branch of a call; a new run starts with nothing remembered."""
         if self.progress.at_layer(layer, timestep, compiled=compiled):
-            self._memories.clear()
+            self._forget()
             self.admission.new_run()
             self.log = RunLog()
             total = self.progress.step.total
@@ -165,5 +174,6 @@ class Session:
         key, shape = (layer, self.progress.branch), tuple(q.shape)
         known = self._memories.get(key)
         if known is None or known[0] != shape:
-            known = self._memories[key] = (shape, Memory())
+            shared = self._by_layer.setdefault(layer, {})
+            known = self._memories[key] = (shape, Memory(layer=shared))
         return known[1]

@@ -1,0 +1,114 @@
+"""From the patterns of a layer's heads to the one BlockMask that computes them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.block_rules import Diagonals, Listed, Rule, rule_mask
+from sparsediff.kernels.errors import SparseError
+from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Online, Pattern, Skip, Stripe
+from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_reorder import periods
+
+
+def pattern_mask(
+    patterns: Sequence[Pattern], grid: TokenGrid, block: int, device: torch.device | str = "cpu"
+) -> BlockMask:
+    """The blocks of one pattern per head, ``[1, h, m, n]``; what touches text is dense but for Skip.
+
+    A block pair is computed if any of its token pairs belongs to the pattern. Heads whose pattern is a
+    rule keep it for kernels that compute blocks. `MultiDiagonal.by_place` heads have their blocks in
+    the reordered sequence; `Online` heads have their text only, until they are searched.
+
+    Raises SparseError without patterns.
+    """
+    if not patterns:
+        raise SparseError("pattern_mask needs one pattern per head; found none.")
+    blocks = block_count(grid.tokens, block)
+    rules: list[Rule] = [_rule(pattern, grid) for pattern in patterns]
+    listed = None
+    if any(isinstance(rule, Listed) for rule in rules):
+        listed = torch.zeros(1, len(rules), blocks, blocks, dtype=torch.bool)
+        for head, (pattern, rule) in enumerate(zip(patterns, rules, strict=True)):
+            if isinstance(rule, Listed):
+                listed[0, head] = _blocks(pattern, grid, block)
+        listed = listed.to(device)
+    return rule_mask(
+        rules,
+        block_size=block,
+        q_len=grid.tokens,
+        kv_len=grid.tokens,
+        text_before=grid.text_before,
+        text_after=grid.text_after,
+        listed=listed,
+        device=device,
+    )
+
+
+def pattern_density(pattern: Pattern, grid: TokenGrid, block: int) -> float:
+    """Share of all block pairs that a pattern computes, text included, in [0, 1]."""
+    if isinstance(pattern, Online):
+        columns = grid.video_blocks(block)
+        if not columns:
+            return 1.0
+        keep = max(1, round(pattern.density * columns))
+        blocks = block_count(grid.tokens, block)
+        return 1 - columns * (columns - keep) / blocks**2
+    return pattern_mask([pattern], grid, block).density
+
+
+def reordered_heads(patterns: Sequence[Pattern]) -> tuple[int, ...]:
+    """Numbers of the heads whose blocks are in the order place by place."""
+    return tuple(
+        head
+        for head, pattern in enumerate(patterns)
+        if isinstance(pattern, MultiDiagonal) and pattern.by_place
+    )
+
+
+def _rule(pattern: Pattern, grid: TokenGrid) -> Rule:
+    period, count = periods(grid)
+    if isinstance(pattern, Full | Skip):
+        return pattern
+    if isinstance(pattern, Diagonal):
+        return Diagonals(half_width=round(pattern.half_width * period))
+    if isinstance(pattern, MultiDiagonal) and pattern.by_place:
+        places = round(pattern.half_widths[0] * period)
+        return Diagonals(half_width=places * count + count - 1)
+    if isinstance(pattern, MultiDiagonal) and pattern.everywhere and len(pattern.half_widths) == 1:
+        return Diagonals(half_width=round(pattern.half_widths[0] * period), period=period)
+    return Listed()
+
+
+def _blocks(pattern: Pattern, grid: TokenGrid, block: int) -> Tensor:
+    """The block map of a pattern without a rule: bool ``[n, n]``."""
+    blocks = block_count(grid.tokens, block)
+    taken = torch.zeros(blocks, blocks, dtype=torch.bool)
+    if isinstance(pattern, Stripe):
+        taken[:, list(pattern.columns)] = True
+    elif isinstance(pattern, MultiDiagonal):
+        number = torch.arange(blocks)
+        apart = number[None, :] - number[:, None] + blocks - 1
+        taken = _offsets(pattern, grid, block)[apart]
+    return taken
+
+
+def _offsets(pattern: MultiDiagonal, grid: TokenGrid, block: int) -> Tensor:
+    """Which differences of key and query block a diagonal passes: bool ``[2 n - 1]``."""
+    period, count = periods(grid)
+    blocks = block_count(grid.tokens, block)
+    apart = torch.arange(1 - blocks, blocks) * block
+    widths = list(pattern.half_widths[:count])
+    if pattern.everywhere:
+        widths += [widths[-1]] * (count - len(widths))
+    taken = torch.zeros(len(apart), dtype=torch.bool)
+    for distance, width in enumerate(widths):
+        # Two blocks share a token pair if their first tokens differ by less than a block from it.
+        reach = round(width * period) + block - 1
+        for offset in {distance * period, -distance * period}:
+            taken |= (apart - offset).abs() <= reach
+    return taken

@@ -1,0 +1,174 @@
+"""SparseVDiT: fixed patterns per head from an offline search (arXiv 2506.03065), executed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.errors import PlanMismatchError, SparseError
+from sparsediff.search.call import AttentionCall
+from sparsediff.search.method import Memory, Method
+from sparsediff.search.online_heads import OnlineHeads
+from sparsediff.search.pattern_mask import pattern_density, pattern_mask, reordered_heads
+from sparsediff.search.pattern_table import PatternTable
+from sparsediff.search.patterns import Full, Online, Pattern, Stripe
+from sparsediff.search.schedule import Schedule, Step
+from sparsediff.search.token_reorder import reordered_sparse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseVDiT(Method):
+    """Every head computes the pattern that an offline search found for it in this part of the run.
+
+    All heads of a layer run in one launch, whatever their patterns. ``density``, ``block_size``,
+    ``warmup`` and ``dense_layers`` are the table's. On another token grid than the table's, ``strict``
+    is an error; without it widths are carried over, and stripes, which name blocks of one grid, run
+    full. ``online_above``: heads whose error in the search is above it are searched while generating,
+    as AdaSpa does and at their pattern's density, again at every ``refresh`` mark (not in the paper).
+
+    Raises SparseError for options that contradict the table.
+    """
+
+    name: ClassVar[str] = "sparse-vdit"
+
+    table: PatternTable = field(repr=False)
+    strict: bool = True
+    online_above: float | None = None
+    refresh: tuple[float, ...] = (0.6,)
+    density: float = -1.0
+    block_size: int = -1
+    warmup: float = -1.0
+    dense_layers: int = -1
+
+    def __post_init__(self) -> None:
+        for name in ("density", "block_size", "warmup", "dense_layers"):
+            value, planned = getattr(self, name), getattr(self.table, name)
+            if value not in (-1, planned):
+                raise SparseError(
+                    f"{name}={value!r}: this plan was searched for {name}={planned!r}. Leave it out, "
+                    f"or search a plan for it."
+                )
+            object.__setattr__(self, name, planned)
+        if isinstance(self.refresh, list):
+            object.__setattr__(self, "refresh", tuple(self.refresh))
+        Method.__post_init__(self)
+        if not isinstance(self.strict, bool):
+            raise SparseError(f"strict={self.strict!r}: needs True or False.")
+        above = self.online_above
+        if above is not None and (isinstance(above, bool) or not above >= 0):
+            raise SparseError(
+                f"online_above={above!r}: needs an error >= 0 (a share of the output's variance), "
+                f"or None."
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Dense steps of the table and the marks at which online heads are searched again."""
+        return Schedule(warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers)
+
+    def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """Dense by the schedule, else the patterns of the step's bucket."""
+        self._check_grid(call, memory)
+        schedule = self.schedule
+        if schedule.is_dense(call.step, call.depth):
+            if call.depth < self.dense_layers or not schedule.is_last_dense(call.step):
+                return call.dense()
+            return self._last_dense(call, memory)
+        bucket = self.table.bucket(call.step)
+        patterns = self._patterns(bucket, call)
+        mask = self._mask(bucket, patterns, call, memory)
+        online = OnlineHeads.of(patterns, call.grid, self.block_size)
+        if online:
+            mask = online.mask(call, memory, mask, bucket, schedule.marks(call.step))
+        return reordered_sparse(call, mask, reordered_heads(patterns), compensate=self.compensate)
+
+    def _last_dense(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """The last dense step also searches the heads that will be online in the first bucket."""
+        first = Step(index=call.step.index + 1, total=call.step.total)
+        bucket = self.table.bucket(first)
+        online = OnlineHeads.of(self._patterns(bucket, call), call.grid, self.block_size)
+        if not online:
+            return call.dense()
+        out, memory.lse = call.dense_with_lse()
+        online.search(call, memory, bucket, self.schedule.marks(call.step))
+        return out
+
+    def _patterns(self, bucket: int, call: AttentionCall) -> list[Pattern]:
+        """The patterns of one layer on the grid of the call."""
+        other = call.grid != self.table.grid
+        patterns: list[Pattern] = []
+        for head in self.table.buckets[bucket][call.layer]:
+            pattern = head.pattern
+            if other and isinstance(pattern, Stripe):
+                pattern = Full()
+            bound, error = self.online_above, head.error
+            if bound is not None and error is not None and error > bound:
+                pattern = self._online(pattern, call)
+            patterns.append(pattern)
+        return patterns
+
+    def _online(self, pattern: Pattern, call: AttentionCall) -> Pattern:
+        if isinstance(pattern, Full | Online):
+            return pattern
+        share = pattern_density(pattern, call.grid, self.block_size)
+        return Online(density=max(share, 1e-6))
+
+    def _mask(
+        self, bucket: int, patterns: list[Pattern], call: AttentionCall, memory: Memory
+    ) -> BlockMask:
+        """The fixed blocks, made once for all guidance branches of a layer and kept for a bucket."""
+        key = (bucket, call.grid, call.q.device)
+        known = memory.layer.get("fixed")
+        if known is None or known[0] != key:
+            mask = pattern_mask(patterns, call.grid, self.block_size, call.q.device)
+            known = memory.layer["fixed"] = (key, mask)
+        found: BlockMask = known[1]
+        return found
+
+    def _check_grid(self, call: AttentionCall, memory: Memory) -> None:
+        if memory.extra.get("checked"):
+            return
+        memory.extra["checked"] = True
+        table = self.table
+        if len(table.buckets[0]) <= call.layer:
+            raise PlanMismatchError(
+                f"This plan has {len(table.buckets[0])} layers; layer {call.layer} is not in it."
+            )
+        planned, found = table.heads[call.layer], call.q.shape[2]
+        if planned != found:
+            raise PlanMismatchError(
+                f"This plan has {planned} heads in layer {call.layer}; the model has {found}."
+            )
+        if call.grid == table.grid:
+            return
+        if self.strict:
+            raise PlanMismatchError(
+                f"This plan was searched for {table.grid}; this run has {call.grid}. Generate at the "
+                f"plan's size, search a plan for this one, or pass strict=False to carry the "
+                f"patterns over."
+            )
+        if call.layer == 0:
+            call.recorder.noted(
+                f"plan carried over from {table.grid} to {call.grid}; {table.stripes} of "
+                f"{table.entries} patterns are stripes, which run full on another grid"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, options and the share of every mode, for reports; not the table."""
+        return {
+            "name": self.name,
+            "density": self.density,
+            "block_size": self.block_size,
+            "warmup": self.warmup,
+            "dense_layers": self.dense_layers,
+            "compensate": self.compensate,
+            "strict": self.strict,
+            "online_above": self.online_above,
+            "refresh": list(self.refresh),
+            "grid": str(self.table.grid),
+            "starts": list(self.table.starts),
+            "modes": self.table.modes,
+        }
