@@ -1,0 +1,99 @@
+"""RunFolder: where a search keeps what it has done, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsediff.kernels.errors import SparseError
+from sparsediff.model_files import read_object
+from sparsediff.pattern_search.lock import folder_lock
+from sparsediff.pattern_search.settings import SearchSettings
+from sparsediff.pattern_search.units import Units
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """The folder of one search.
+
+    ``settings.json`` what makes the result; ``journal.jsonl`` and ``units/`` the work done; ``lock``
+    while a search is at work; at the end the plan's files and ``search.json``.
+    """
+
+    path: Path
+
+    @property
+    def units(self) -> Units:
+        """The work done."""
+        return Units(self.path)
+
+    def check_new(self) -> None:
+        """Raise SparseError unless a search can begin here; leaves nothing behind."""
+        path = self.path
+        if self._settings.exists():
+            raise SparseError(
+                f"{path} already holds a search. Go on with it by --resume {path}, or choose another "
+                f"folder with --out."
+            )
+        there = path
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            raise SparseError(
+                f"The folder {path} cannot be made: {there} is a file. Choose another with --out."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise SparseError(f"The folder {there} is not writable; choose another with --out.")
+        if path.exists() and any(entry.name != "lock" for entry in path.iterdir()):
+            raise SparseError(
+                f"{path} is not empty. Choose a new folder with --out, so that nothing is "
+                f"overwritten."
+            )
+
+    def read_settings(self) -> SearchSettings:
+        """What the search in this folder was begun with; raises SparseError when there is none."""
+        if not self._settings.is_file():
+            raise SparseError(
+                f"{self.path} holds no search to resume: there is no settings.json. Begin one with "
+                f"sparsediff search MODEL --prompts FILE --density 0.3 --out {self.path}."
+            )
+        return SearchSettings.from_dict(read_object(self._settings), source=str(self._settings))
+
+    def write_settings(self, settings: SearchSettings) -> None:
+        """Keep what the search is made of."""
+        self.write_json("settings.json", settings.to_dict())
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file whole or not at all."""
+        beside = self.path / f"{name}.tmp"
+        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(self.path / name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other searches out, and mend what a crash left; a folder left empty goes again."""
+        made = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SparseError(
+                f"The folder {self.path} cannot be made: {error.strerror}."
+            ) from error
+        try:
+            with folder_lock(self.path):
+                self.units.journal.mend()
+                yield
+        finally:
+            if made:
+                with suppress(OSError):  # it holds a search by now
+                    self.path.rmdir()
+
+    @property
+    def _settings(self) -> Path:
+        return self.path / "settings.json"
