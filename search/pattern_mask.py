@@ -10,7 +10,9 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.block_rules import Diagonals, Listed, Rule, rule_mask
 from sparsediff.kernels.errors import SparseError
+from sparsediff.search.block_offsets import block_offsets, offsets_density
 from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Online, Pattern, Skip, Stripe
+from sparsediff.search.selection import keys_per_row
 from sparsediff.search.token_grid import TokenGrid
 from sparsediff.search.token_reorder import periods
 
@@ -51,14 +53,17 @@ def pattern_mask(
 
 def pattern_density(pattern: Pattern, grid: TokenGrid, block: int) -> float:
     """Share of all block pairs that a pattern computes, text included, in [0, 1]."""
+    if isinstance(pattern, Full | Skip):
+        return float(isinstance(pattern, Full))
+    if isinstance(pattern, Diagonal | MultiDiagonal):
+        return offsets_density(block_offsets(pattern, grid, block), grid, block)
+    blocks, columns = block_count(grid.tokens, block), grid.video_blocks(block)
     if isinstance(pattern, Online):
-        columns = grid.video_blocks(block)
-        if not columns:
-            return 1.0
-        keep = max(1, round(pattern.density * columns))
-        blocks = block_count(grid.tokens, block)
-        return 1 - columns * (columns - keep) / blocks**2
-    return pattern_mask([pattern], grid, block).density
+        keep = keys_per_row(pattern.density, columns) if columns else 0
+    else:
+        lead, _ = grid.text_edges(block)
+        keep = sum(lead <= column < lead + columns for column in pattern.columns)
+    return 1 - columns * (columns - keep) / blocks**2
 
 
 def reordered_heads(patterns: Sequence[Pattern]) -> tuple[int, ...]:
@@ -87,28 +92,11 @@ def _rule(pattern: Pattern, grid: TokenGrid) -> Rule:
 def _blocks(pattern: Pattern, grid: TokenGrid, block: int) -> Tensor:
     """The block map of a pattern without a rule: bool ``[n, n]``."""
     blocks = block_count(grid.tokens, block)
+    if isinstance(pattern, MultiDiagonal):
+        number = torch.arange(blocks)
+        apart = number[None, :] - number[:, None] + blocks - 1
+        return block_offsets(pattern, grid, block)[apart]
     taken = torch.zeros(blocks, blocks, dtype=torch.bool)
     if isinstance(pattern, Stripe):
         taken[:, list(pattern.columns)] = True
-    elif isinstance(pattern, MultiDiagonal):
-        number = torch.arange(blocks)
-        apart = number[None, :] - number[:, None] + blocks - 1
-        taken = _offsets(pattern, grid, block)[apart]
-    return taken
-
-
-def _offsets(pattern: MultiDiagonal, grid: TokenGrid, block: int) -> Tensor:
-    """Which differences of key and query block a diagonal passes: bool ``[2 n - 1]``."""
-    period, count = periods(grid)
-    blocks = block_count(grid.tokens, block)
-    apart = torch.arange(1 - blocks, blocks) * block
-    widths = list(pattern.half_widths[:count])
-    if pattern.everywhere:
-        widths += [widths[-1]] * (count - len(widths))
-    taken = torch.zeros(len(apart), dtype=torch.bool)
-    for distance, width in enumerate(widths):
-        # Two blocks share a token pair if their first tokens differ by less than a block from it.
-        reach = round(width * period) + block - 1
-        for offset in {distance * period, -distance * period}:
-            taken |= (apart - offset).abs() <= reach
     return taken

@@ -1,0 +1,51 @@
+"""Diagonals in blocks: which differences of key and query block a pattern passes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import block_count
+from sparsediff.search.patterns import Diagonal, MultiDiagonal
+from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_reorder import periods
+
+
+def block_offsets(pattern: Diagonal | MultiDiagonal, grid: TokenGrid, block: int) -> Tensor:
+    """Whether blocks so far apart share a token pair of the pattern: bool ``[2 n - 1]``.
+
+    Difference 0 is in the middle. For `MultiDiagonal.by_place` the blocks are those of the reordered
+    sequence.
+    """
+    blocks = block_count(grid.tokens, block)
+    apart = torch.arange(1 - blocks, blocks) * block
+    taken = torch.zeros(len(apart), dtype=torch.bool)
+    for offset, half_width in _diagonals(pattern, grid):
+        # Two blocks share a token pair if their first tokens differ by less than a block from it.
+        taken |= (apart - offset).abs() <= half_width + block - 1
+    return taken
+
+
+def _diagonals(pattern: Diagonal | MultiDiagonal, grid: TokenGrid) -> list[tuple[int, int]]:
+    """Offset and half width in tokens of every diagonal of a pattern."""
+    period, count = periods(grid)
+    if isinstance(pattern, Diagonal):
+        return [(0, round(pattern.half_width * period))]
+    widths = [round(width * period) for width in pattern.half_widths[:count]]
+    if pattern.by_place:
+        return [(0, widths[0] * count + count - 1)]
+    if pattern.everywhere:  # a wide diagonal of the period after the last one still reaches in
+        widths += [widths[-1]] * (count + 2 + round(pattern.half_widths[-1]) - len(widths))
+    return [
+        (sign * distance * period, width)
+        for distance, width in enumerate(widths)
+        for sign in ((1, -1) if distance else (1,))
+    ]
+
+
+def offsets_density(taken: Tensor, grid: TokenGrid, block: int) -> float:
+    """Share of all block pairs that a set of offsets and the text compute, in [0, 1]."""
+    blocks, video = block_count(grid.tokens, block), grid.video_blocks(block)
+    apart = torch.arange(1 - blocks, blocks).abs()
+    pairs = int((video - apart).clamp(min=0)[taken].sum())
+    return 1 - (video * video - pairs) / blocks**2
