@@ -43,9 +43,7 @@ def _diagonals(pattern: Diagonal | MultiDiagonal, grid: TokenGrid) -> list[tuple
     ]
 
 
-def offsets_density(taken: Tensor, grid: TokenGrid, block: int) -> float:
-    """Share of all block pairs that a set of offsets and the text compute, in [0, 1]."""
-    blocks, video = block_count(grid.tokens, block), grid.video_blocks(block)
-    apart = torch.arange(1 - blocks, blocks).abs()
-    pairs = int((video - apart).clamp(min=0)[taken].sum())
-    return 1 - (video * video - pairs) / blocks**2
+def offsets_density(taken: Tensor, columns: int) -> float:
+    """Share of the pairs of `columns` blocks whose difference is in ``taken [2 n - 1]``."""
+    apart = (torch.arange(len(taken)) - len(taken) // 2).abs()
+    return int((columns - apart).clamp(min=0)[taken].sum()) / columns**2

@@ -28,6 +28,9 @@ class Recorder(Protocol):
     def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
         """The call computed the blocks of `mask` with the named kernel backend."""
 
+    def noted(self, text: str) -> None:
+        """Something the user should know of this run; said once, however often it is noted."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionCall:

@@ -8,14 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.search.patterns import MultiDiagonal
+from sparsediff.search.patterns import Diagonal, MultiDiagonal
 from sparsediff.search.token_grid import TokenGrid
 from sparsediff.search.token_reorder import periods
 
 
 def fitted_diagonals(
     mass: Tensor, densities: Sequence[float], grid: TokenGrid, block: int
-) -> list[MultiDiagonal]:
+) -> list[Diagonal | MultiDiagonal]:
     """The widths that hold the most mass, one pattern per density, in ascending order of density.
 
     ``mass`` ``[2 n - 1]`` as in `AttentionProfile.diagonals`. Greedy: a diagonal is widened by a block,
@@ -47,9 +47,11 @@ class _Growth:
         self._take(0, 0)
         self.widths.append(0)
 
-    def pattern(self) -> MultiDiagonal:
+    def pattern(self) -> Diagonal | MultiDiagonal:
         """The set as a pattern."""
         widths = tuple(width * self.block / self.period for width in self.widths)
+        if len(widths) == 1:
+            return Diagonal(half_width=widths[0])
         return MultiDiagonal(half_widths=widths)
 
     def widen(self, limit: float) -> bool:

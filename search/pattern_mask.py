@@ -51,19 +51,25 @@ def pattern_mask(
     )
 
 
+def video_density(pattern: Pattern, grid: TokenGrid, block: int) -> float:
+    """Share of the video's block pairs that a pattern computes, in [0, 1]; 1 without such pairs."""
+    columns = grid.video_blocks(block)
+    if isinstance(pattern, Full | Skip) or not columns:
+        return 1.0 - isinstance(pattern, Skip)
+    if isinstance(pattern, Diagonal | MultiDiagonal):
+        return offsets_density(block_offsets(pattern, grid, block), columns)
+    if isinstance(pattern, Online):
+        return keys_per_row(pattern.density, columns) / columns
+    lead, _ = grid.text_edges(block)
+    return sum(lead <= column < lead + columns for column in pattern.columns) / columns
+
+
 def pattern_density(pattern: Pattern, grid: TokenGrid, block: int) -> float:
     """Share of all block pairs that a pattern computes, text included, in [0, 1]."""
-    if isinstance(pattern, Full | Skip):
-        return float(isinstance(pattern, Full))
-    if isinstance(pattern, Diagonal | MultiDiagonal):
-        return offsets_density(block_offsets(pattern, grid, block), grid, block)
-    blocks, columns = block_count(grid.tokens, block), grid.video_blocks(block)
-    if isinstance(pattern, Online):
-        keep = keys_per_row(pattern.density, columns) if columns else 0
-    else:
-        lead, _ = grid.text_edges(block)
-        keep = sum(lead <= column < lead + columns for column in pattern.columns)
-    return 1 - columns * (columns - keep) / blocks**2
+    if isinstance(pattern, Skip):
+        return 0.0
+    video = (grid.video_blocks(block) / block_count(grid.tokens, block)) ** 2
+    return 1 - video * (1 - video_density(pattern, grid, block))
 
 
 def reordered_heads(patterns: Sequence[Pattern]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.online_heads import OnlineHeads
-from sparsediff.search.pattern_mask import pattern_density, pattern_mask, reordered_heads
+from sparsediff.search.pattern_mask import pattern_mask, reordered_heads, video_density
 from sparsediff.search.pattern_table import PatternTable
 from sparsediff.search.patterns import Full, Online, Pattern, Stripe
 from sparsediff.search.schedule import Schedule, Step
@@ -113,7 +113,7 @@ class SparseVDiT(Method):
     def _online(self, pattern: Pattern, call: AttentionCall) -> Pattern:
         if isinstance(pattern, Full | Online):
             return pattern
-        share = pattern_density(pattern, call.grid, self.block_size)
+        share = video_density(pattern, call.grid, self.block_size)
         return Online(density=max(share, 1e-6))
 
     def _mask(

@@ -6,52 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from attention_calls import Recorder, call, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsediff.kernels import BlockMask, SparseError, block_mass, dense_attention_lse
-from sparsediff.search import AdaSpa, AttentionCall, Memory, RandomBlocks, Step, TokenGrid, Window
+from sparsediff.kernels import SparseError, block_mass, dense_attention_lse
+from sparsediff.search import AdaSpa, Memory, RandomBlocks, Step, TokenGrid, Window
 from sparsediff.search.selection import RankedBlocks, head_budgets, keys_per_row
-
-
-class Recorder:
-    """Counts what ran."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def ran_dense(self, call: AttentionCall) -> None:
-        self.ran.append("dense")
-
-    def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
-        self.ran.append("sparse")
-
-
-def tensors(grid: TokenGrid, heads: int = 4, dim: int = 16, seed: int = 0) -> list[torch.Tensor]:
-    noise = torch.Generator().manual_seed(seed)
-    return [2 * torch.randn(2, grid.tokens, heads, dim, generator=noise) for _ in range(3)]
-
-
-def call(grid: TokenGrid, step: Step, recorder: Recorder, qkv: list[torch.Tensor]) -> AttentionCall:
-    q, k, v = qkv
-
-    def dense() -> torch.Tensor:
-        return dense_attention_lse(q, k, v)[0]
-
-    return AttentionCall(
-        q=q,
-        k=k,
-        v=v,
-        grid=grid,
-        step=step,
-        layer=0,
-        depth=0,
-        scale=q.shape[-1] ** -0.5,
-        kv_lens=None,
-        backend="auto",
-        user_dense=dense,
-        recorder=recorder,
-    )
 
 
 def brute_force(q: torch.Tensor, k: torch.Tensor, method: AdaSpa, grid: TokenGrid) -> torch.Tensor:
