@@ -14,7 +14,8 @@ class RunReport:
     ``sparse_density`` the same over sparse calls only (1 when there was none). ``fallbacks`` counts
     calls that were to run sparse and could not, by reason; they are part of ``dense_calls``.
     ``steps`` and ``layers`` break the figures down; ``heads`` is the mean density of each head in
-    sparse calls (one entry when all heads share a mask).
+    sparse calls (one entry when all heads share a mask). ``notes`` what else the method has to say, such
+    as that a plan was carried over to another grid.
     """
 
     density: float = 1.0
@@ -26,6 +27,7 @@ class RunReport:
     backends: dict[str, int] = field(default_factory=dict)
     steps: list[dict[str, object]] = field(default_factory=list)
     layers: list[dict[str, object]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -40,6 +42,7 @@ class RunReport:
             f"  kernels     {_counts(self.backends) or 'none'}",
             f"  fallbacks   {_counts(self.fallbacks) or 'none'}",
         ]
+        lines += [f"  note        {note}" for note in self.notes]
         if not calls:
             lines.append("  nothing has run since sparse attention was enabled")
         return "\n".join(lines)

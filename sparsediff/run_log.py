@@ -22,6 +22,7 @@ class RunLog:
     calls: list[tuple[int, int, Tensor | None]] = field(default_factory=list)
     fallbacks: Counter[str] = field(default_factory=Counter)
     backends: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     masks: dict[int, BlockMask] = field(default_factory=dict)
     _latest: dict[tuple[int, str], tuple[BlockMask, Tensor]] = field(default_factory=dict)
 
@@ -65,6 +66,7 @@ class RunLog:
             backends=dict(self.backends),
             steps=self._by_step(means, values),
             layers=self._by_layer(values, names),
+            notes=list(self.notes),
         )
 
     def _by_step(

@@ -170,6 +170,14 @@ class Session:
             self._warned.add(reason)
             logger.warning("sparse attention runs dense here: %s", reason)
 
+    def noted(self, text: str) -> None:
+        """Put a sentence into the report of the run; the log gets it once."""
+        if text not in self.log.notes:
+            self.log.notes.append(text)
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.info("sparse attention: %s", text)
+
     def _memory(self, layer: int, q: Tensor) -> Memory:
         key, shape = (layer, self.progress.branch), tuple(q.shape)
         known = self._memories.get(key)
