@@ -14,8 +14,8 @@ class RunReport:
     ``sparse_density`` the same over sparse calls only (1 when there was none). ``fallbacks`` counts
     calls that were to run sparse and could not, by reason; they are part of ``dense_calls``.
     ``steps`` and ``layers`` break the figures down; ``heads`` is the mean density of each head in
-    sparse calls (one entry when all heads share a mask). ``notes`` what else the method has to say, such
-    as that a plan was carried over to another grid.
+    sparse calls (one entry when all heads share a mask). ``notes`` what else the method has to say,
+    such as that a plan was carried over to another grid.
     """
 
     density: float = 1.0
