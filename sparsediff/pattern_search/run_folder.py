@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import read_object
 from sparsediff.pattern_search.lock import folder_lock
 from sparsediff.pattern_search.settings import SearchSettings
-from sparsediff.pattern_search.units import Units
+from sparsediff.pattern_search.units import Units, write_tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,10 @@ class RunFolder:
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
         beside.write_text(text + "\n", encoding="utf-8")
         beside.replace(self.path / name)
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a file of tensors whole or not at all."""
+        write_tensors(self.path / name, tensors)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -45,15 +45,22 @@ class Units:
         path = self._path(stage, prompt)
         try:
             self.folder.mkdir(exist_ok=True)
-            digest = _write(path, statistics)
+            digest = write_tensors(path, statistics)
             self.journal.append(Entry(stage=stage, prompt=prompt, sha256=digest, seconds=seconds))
         except OSError as error:
             raise SparseError(
                 f"{path} could not be written: {error.strerror or error}. Make room, then resume."
             ) from error
 
-    def load(self, stage: str, prompt: int, names: Sequence[str] | None = None) -> Statistics:
-        """The tensors of a unit, only those called `names` if given; raises SparseError without it."""
+    def load(
+        self,
+        stage: str,
+        prompt: int,
+        *,
+        only: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+    ) -> Statistics:
+        """The tensors of a unit, all or some of them; raises SparseError when there is no such unit."""
         from safetensors import safe_open
 
         entry = self._entries().get((stage, prompt))
@@ -63,8 +70,8 @@ class Units:
                 f"folder; resume the search to compute it again."
             )
         with safe_open(self._path(stage, prompt), framework="pt") as file:
-            wanted = file.keys() if names is None else names
-            return {name: file.get_tensor(name) for name in wanted}
+            wanted = [name for name in file.keys() if only is None or name in only]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in wanted if name not in without}
 
     def _entries(self) -> dict[tuple[str, int], Entry]:
         return {(entry.stage, entry.prompt): entry for entry in self.journal.entries()}
@@ -77,7 +84,7 @@ class Units:
         return self.folder / f"{stage}-{prompt}.safetensors"
 
 
-def _write(path: Path, statistics: Mapping[str, Tensor]) -> str:
+def write_tensors(path: Path, statistics: Mapping[str, Tensor]) -> str:
     """Put the file in its place whole or not at all; the hash of its bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -86,7 +86,8 @@ def test_units_come_back_bit_by_bit(tmp_path):
     found = units.load("profile", 2)
     assert set(found) == set(given)
     assert all(torch.equal(found[name], given[name]) for name in given)
-    assert list(units.load("profile", 0, ["a"])) == ["a"]
+    assert list(units.load("profile", 0, only=["a"])) == ["a"]
+    assert list(units.load("profile", 0, without=["a"])) == ["b.c"]
     assert units.seconds() == {"profile": [3.0, 5.0]}
     assert not list(tmp_path.rglob("*.tmp"))
 
