@@ -1,4 +1,4 @@
-"""Overlaps of patterns: equal runs agree wholly, random ones by chance; each figure has its own axis."""
+"""Overlaps of patterns: equal runs agree wholly, random ones by chance, each figure by its own axis."""
 
 from __future__ import annotations
 
