@@ -87,9 +87,15 @@ class Chooser:
         return best
 
     def table(
-        self, choice: Choice, grid: TokenGrid, block: int, starts: Sequence[float]
+        self,
+        choice: Choice,
+        grid: TokenGrid,
+        block: int,
+        starts: Sequence[float],
+        *,
+        compensate: bool = False,
     ) -> PatternTable:
-        """The patterns of a choice, each with its error."""
+        """The patterns of a choice, each with its error; `compensate` as they were tried."""
         buckets = tuple(
             tuple(
                 self._heads(layer, bucket, picks[bucket])
@@ -103,6 +109,7 @@ class Chooser:
             starts=tuple(starts),
             buckets=buckets,
             density=choice.density,
+            compensate=compensate,
         )
 
     @staticmethod

@@ -42,6 +42,8 @@ class PatternTable:
     the next one. Steps before the first are dense (the warm-up), and so are ``dense_layers``.
     ``buckets[i][layer][head]``; layers are numbered as the session numbers them, and all buckets have
     the same layers and heads. ``density`` share of all block pairs that the sparse calls compute.
+    ``compensate``: the patterns were searched with the blocks left out taking part as mean keys and
+    values, and run so; patterns that were searched without are worse with it, not better.
 
     Raises SparseError when sizes disagree, starts do not ascend, or a stripe's column lies outside.
     """
@@ -52,6 +54,7 @@ class PatternTable:
     buckets: tuple[tuple[Heads, ...], ...]
     density: float
     dense_layers: int = 0
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         starts = self.starts

@@ -24,10 +24,11 @@ class SparseVDiT(Method):
     """Every head computes the pattern that an offline search found for it in this part of the run.
 
     All heads of a layer run in one launch, whatever their patterns. ``density``, ``block_size``,
-    ``warmup`` and ``dense_layers`` are the table's. On another token grid than the table's, ``strict``
-    is an error; without it widths are carried over, and stripes, which name blocks of one grid, run
-    full. ``online_above``: heads whose error in the search is above it are searched while generating,
-    as AdaSpa does and at their pattern's density, again at every ``refresh`` mark (not in the paper).
+    ``warmup``, ``dense_layers`` and ``compensate`` are the table's. On another token grid than the
+    table's, ``strict`` is an error; without it widths are carried over, and stripes, which name blocks
+    of one grid, run full. ``online_above``: heads whose error in the search is above it are searched
+    while generating, as AdaSpa does and at their pattern's density, again at every ``refresh`` mark
+    (not in the paper).
 
     Raises SparseError for options that contradict the table.
     """
@@ -42,6 +43,7 @@ class SparseVDiT(Method):
     block_size: int = -1
     warmup: float = -1.0
     dense_layers: int = -1
+    compensate: bool = None  # type: ignore[assignment]  # the table's
 
     def __post_init__(self) -> None:
         for name in ("density", "block_size", "warmup", "dense_layers"):
@@ -52,6 +54,8 @@ class SparseVDiT(Method):
                     f"or search a plan for it."
                 )
             object.__setattr__(self, name, planned)
+        if self.compensate is None:
+            object.__setattr__(self, "compensate", self.table.compensate)
         if isinstance(self.refresh, list):
             object.__setattr__(self, "refresh", tuple(self.refresh))
         Method.__post_init__(self)

@@ -9,20 +9,31 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import BlockMask, block_count
+from sparsediff.kernels.errors import SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_reorder import periods
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window(Method):
     """Every query block computes the key blocks nearest to it in the sequence, the same for all heads.
 
-    Sparse from the first call on unless ``warmup`` says otherwise.
+    ``temporal``: nearest to its own place in any frame (in any row of an image) instead; the two are
+    the spatial and the temporal window of Sparse VideoGen (arXiv 2502.01776). Sparse from the first
+    call on unless ``warmup`` says otherwise. Raises SparseError as `Method` does.
     """
 
     name: ClassVar[str] = "window"
+
+    temporal: bool = False
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        if not isinstance(self.temporal, bool):
+            raise SparseError(f"temporal={self.temporal!r}: needs True or False.")
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else the fixed band."""
@@ -36,6 +47,10 @@ class Window(Method):
         """The band for a grid: near blocks first, the earlier one when two are equally near."""
         blocks = block_count(grid.tokens, self.block_size)
         number = torch.arange(blocks, device=device)
-        distance = (number[None, :] - number[:, None]).abs()
-        nearness = -(2 * distance + (number[None, :] > number[:, None])).float()[None, None]
-        return video_mask(nearness, self.density, grid, self.block_size)
+        apart = number[None, :] - number[:, None]
+        nearness = -(2 * apart.abs() + (apart > 0)).double()
+        if self.temporal:
+            period, _ = periods(grid)
+            ahead = (apart * self.block_size) % period
+            nearness -= 4 * blocks * torch.minimum(ahead, period - ahead)
+        return video_mask(nearness[None, None], self.density, grid, self.block_size)

@@ -46,6 +46,7 @@ class PlanDocument:
             "starts": table.starts,
             "density": table.density,
             "dense_layers": table.dense_layers,
+            "compensate": table.compensate,
             "tables": None if tables_digest is None else TABLES,
             "tables_sha256": tables_digest,
             "fingerprint": asdict(self.fingerprint),

@@ -48,6 +48,7 @@ TABLE: dict[str, Reader[Any]] = {
     "starts": listed(number(0, 1, below=True), least=1),
     "density": number(0, 1),
     "dense_layers": whole(0, 10**4),
+    "compensate": flag,
 }
 
 

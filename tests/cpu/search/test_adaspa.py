@@ -187,6 +187,14 @@ def test_random_is_seeded_and_window_is_central() -> None:
     assert not band[0, 6:].any()
 
 
+def test_a_temporal_window_keeps_the_own_place_in_every_frame() -> None:
+    grid = TokenGrid(frames=4, height=4, width=8)  # a frame is 4 blocks of 8
+    method = Window(density=0.25, block_size=8, temporal=True)
+    kept = method.mask(grid, torch.device("cpu")).to_dense()[0, 0]
+    for row in range(16):
+        assert kept[row].nonzero()[:, 0].tolist() == [row % 4 + 4 * frame for frame in range(4)]
+
+
 def test_unknown_option_names_the_nearest() -> None:
     with pytest.raises(SparseError, match="Did you mean 'refresh'"):
         AdaSpa().with_options(refesh=(0.5,))
