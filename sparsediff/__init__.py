@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     )
     from sparsediff.kernels import BlockMask, SparseError
     from sparsediff.models import supported_models
+    from sparsediff.plans import PatternPlan
     from sparsediff.report import RunReport
-    from sparsediff.search import AdaSpa, RandomBlocks, Schedule, TokenGrid, TrueMass, Window
+    from sparsediff.search import (
+        AdaSpa,
+        RandomBlocks,
+        Schedule,
+        SparseVDiT,
+        TokenGrid,
+        TrueMass,
+        Window,
+    )
     from sparsediff.session import Session
 
 __version__ = "0.1.0"
@@ -23,11 +32,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaSpa",
     "BlockMask",
+    "PatternPlan",
     "RandomBlocks",
     "RunReport",
     "Schedule",
     "Session",
     "SparseError",
+    "SparseVDiT",
     "TokenGrid",
     "TrueMass",
     "Window",
@@ -47,11 +58,13 @@ _HOMES = {
     ),
     "sparsediff.kernels": ("BlockMask", "SparseError"),
     "sparsediff.models": ("supported_models",),
+    "sparsediff.plans": ("PatternPlan",),
     "sparsediff.report": ("RunReport",),
     "sparsediff.search": (
         "AdaSpa",
         "RandomBlocks",
         "Schedule",
+        "SparseVDiT",
         "TokenGrid",
         "TrueMass",
         "Window",

@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
 from sparsediff import dispatch
+from sparsediff.configuration import Choice, Configuration
 from sparsediff.context_hook import add_context_hook
 from sparsediff.current import Mark, Place
 from sparsediff.kernels import backends
@@ -22,7 +22,7 @@ from sparsediff.operator import handles
 from sparsediff.processors import mark
 from sparsediff.report import RunReport
 from sparsediff.root_hooks import add_root_hook, session_on
-from sparsediff.search import METHODS, Method
+from sparsediff.search import Method
 from sparsediff.session import Session
 
 logger = logging.getLogger("sparsediff")
@@ -35,7 +35,7 @@ _turn = threading.RLock()
 
 def enable_sparse_attention(
     target: Any,
-    method: str | Method = "adaspa",
+    method: Choice = "adaspa",
     *,
     backend: str = "auto",
     gate: bool = True,
@@ -45,15 +45,17 @@ def enable_sparse_attention(
 
     `target`: a diffusers pipeline, modular pipeline or model; every supported denoiser of a pipeline is
     taken (both transformers of Wan 2.2), its autoencoder and text encoders never. `method`: a name
-    ("adaspa", "window", "random", "true-mass") or a configuration such as
-    ``AdaSpa(density=0.25)``; `overrides` change its fields. `backend`: a kernel backend by name, which
-    then never falls back, or "auto". `gate`: reserved for deciding whether sparse attention pays here.
+    ("adaspa", "window", "random", "true-mass"), a configuration such as ``AdaSpa(density=0.25)``, or
+    a plan of `sparsediff search`: a PatternPlan, its folder or its Hub id. `overrides` change the
+    method's fields. `backend`: a kernel backend by name, which then never falls back, or "auto".
+    `gate`: reserved for deciding whether sparse attention pays here.
 
     Nothing outside the target changes. Returns the Session. Raises SparseError for a bad configuration,
+    PlanError for a plan that cannot be read, PlanMismatchError for a plan of another model,
     UnsupportedModelError when the target has nothing to accelerate and AlreadyEnabledError when it is
     enabled already; then nothing stays attached.
     """
-    config = resolve_method(method, overrides)
+    config = Configuration.of(method, overrides)
     if not isinstance(gate, bool):
         raise SparseError(f"gate={gate!r}: needs True or False.")
     known = ("auto", *backends())
@@ -68,21 +70,8 @@ def enable_sparse_attention(
                 f"({current.method.name}, density {current.method.density}). Call "
                 f"disable_sparse_attention() first."
             )
-    return _attach(target, models, config, backend)
-
-
-def resolve_method(method: str | Method, overrides: dict[str, Any]) -> Method:
-    """The configuration that a name or a configuration and overrides stand for."""
-    if isinstance(method, Method):
-        return method.with_options(**overrides) if overrides else method
-    if not isinstance(method, str) or method not in METHODS:
-        near = get_close_matches(str(method), METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SparseError(
-            f"Unknown method {method!r}; choose one of {', '.join(METHODS)} or pass a configuration "
-            f"such as sparsediff.AdaSpa(density=0.25).{hint}"
-        )
-    return METHODS[method]().with_options(**overrides)
+    config.check(target)
+    return _attach(target, models, config.method, backend)
 
 
 def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: str) -> Session:
@@ -166,9 +155,7 @@ def disable_sparse_attention(target: Any) -> None:
 
 
 @contextmanager
-def sparse_attention(
-    target: Any, method: str | Method = "adaspa", **options: Any
-) -> Iterator[Session]:
+def sparse_attention(target: Any, method: Choice = "adaspa", **options: Any) -> Iterator[Session]:
     """`enable_sparse_attention` for the length of a with-block; disabled again on any way out."""
     session = enable_sparse_attention(target, method, **options)
     try:

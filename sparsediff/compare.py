@@ -44,6 +44,8 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, recipe, device)
     pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
+    if request.plan is not None:
+        request.plan.check(pipe)
     runner = Runner(pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars)
     runs = _measure_or_explain(runner, request)
     if runs.report is None:  # repeat >= 1 makes this impossible; said for the type checker
@@ -69,6 +71,7 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
         dense_frames=dense_frames,
         quality=None if dense_frames is None else quality(dense_frames, sparse_frames),
         warmed_up=_needs_warm_up(request),
+        plan=request.plan.to_dict() if request.plan else None,
     )
 
 

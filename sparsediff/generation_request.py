@@ -6,26 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparsediff.api import resolve_method
+from sparsediff.configuration import Choice, Configuration
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels import backends
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import ModelFiles
-from sparsediff.search import Method
+from sparsediff.plans import PatternPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """What a user asks for; checked on construction, before any weight is read.
 
-    ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``call`` pipeline arguments that
-    replace the recipe's; ``repeat`` timed runs of each kind; ``compare`` also runs dense. Raises
-    SparseError.
+    ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``method`` as in
+    `enable_sparse_attention`, a Method once constructed, and then ``plan`` the plan it came from;
+    ``call`` pipeline arguments that replace the recipe's; ``repeat`` timed runs of each kind;
+    ``compare`` also runs dense. Raises SparseError.
     """
 
     model: str
     prompt: str | None = None
-    method: str | Method = "adaspa"
+    method: Choice = "adaspa"
     options: Mapping[str, Any] = field(default_factory=dict)
     backend: str = "auto"
     seed: int = 0
@@ -34,9 +35,12 @@ class GenerationRequest:
     compare: bool = False
     device: str | None = None
     dtype: str | None = None
+    plan: PatternPlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "method", resolve_method(self.method, dict(self.options)))
+        config = Configuration.of(self.method, self.options)
+        object.__setattr__(self, "method", config.method)
+        object.__setattr__(self, "plan", config.plan)
         if self.backend not in ("auto", *backends()):
             raise SparseError(
                 f"Unknown backend {self.backend!r}; choose one of auto, {', '.join(backends())}."

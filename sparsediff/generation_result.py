@@ -41,7 +41,8 @@ class GenerationResult:
     """What was generated, how long it took, how far sparse is from dense.
 
     ``dense`` and ``quality`` and ``dense_frames`` are None when only the sparse video was made. Frames
-    are float ``[f, h, w, c]`` in [0, 1]; ``masks`` the last mask of every layer by module name.
+    are float ``[f, h, w, c]`` in [0, 1]; ``masks`` the last mask of every layer by module name;
+    ``plan`` the summary of the plan that was run, if any.
     """
 
     model: str
@@ -62,6 +63,7 @@ class GenerationResult:
     dense_frames: Tensor | None = None
     quality: Quality | None = None
     warmed_up: bool = False
+    plan: Mapping[str, Any] | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -107,7 +109,9 @@ class GenerationResult:
             "sparse_calls": self.report.sparse_calls,
             "dense_calls": self.report.dense_calls,
             "fallbacks": dict(self.report.fallbacks),
+            "notes": list(self.report.notes),
             "method": dict(self.report.method),
+            "plan": None if self.plan is None else dict(self.plan),
             "backends": dict(self.report.backends),
             "per_step": self.report.steps,
             "per_layer": self.report.layers,

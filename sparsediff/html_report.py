@@ -128,5 +128,9 @@ def _origin(result: GenerationResult, command: str, outputs: Mapping[str, str]) 
         "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
         "files": ", ".join(outputs.values()),
     }
+    if result.plan is not None:
+        facts["plan"] = json.dumps(dict(result.plan))
+    if result.report.notes:
+        facts["notes"] = "; ".join(result.report.notes)
     body = f"<pre>{escape(command)}</pre>{sections.pairs(facts)}"
     return sections.section("How it was made", "", body)

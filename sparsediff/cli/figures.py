@@ -61,6 +61,10 @@ def _rows(result: GenerationResult) -> list[tuple[str, ...]]:
         )
     fallbacks = "; ".join(f"{n} x {why}" for why, n in report.fallbacks.items())
     rows.append(("fallbacks", "", str(sum(report.fallbacks.values())), fallbacks))
+    if result.plan is not None:
+        modes = ", ".join(f"{mode} {count}" for mode, count in result.plan["modes"].items())
+        rows.append(("plan", "", "", f"heads: {modes}"))
+    rows += [("note", "", "", note) for note in report.notes]
     return rows
 
 

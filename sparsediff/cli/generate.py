@@ -15,6 +15,7 @@ from sparsediff.cli.generate_arguments import add_arguments, call_arguments, met
 if TYPE_CHECKING:
     from sparsediff.generation_request import GenerationRequest
     from sparsediff.generation_result import GenerationResult
+    from sparsediff.plans import PatternPlan
 
 
 def add_parser(commands: Any) -> None:
@@ -57,7 +58,7 @@ def _request(args: argparse.Namespace) -> GenerationRequest:
     return GenerationRequest(
         model=args.model,
         prompt=args.prompt,
-        method=args.method,
+        method=_plan(args.plan) if args.plan else args.method,
         options=method_options(args),
         backend=args.backend,
         seed=args.seed,
@@ -67,6 +68,12 @@ def _request(args: argparse.Namespace) -> GenerationRequest:
         device=args.device,
         dtype=args.dtype,
     )
+
+
+def _plan(name: str) -> PatternPlan:
+    from sparsediff.plans import PatternPlan
+
+    return PatternPlan.from_pretrained(name)
 
 
 def _generate(request: GenerationRequest, args: argparse.Namespace) -> GenerationResult:

@@ -33,9 +33,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _add_method(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
         "--method", choices=METHOD_NAMES, default="adaspa", help="default: %(default)s"
     )
+    either.add_argument("--plan", metavar="PLAN", help="folder or Hub id of a plan for this model")
     group.add_argument(
         "--density", type=float, help="share of blocks a sparse call computes, in (0, 1]"
     )
@@ -56,6 +58,19 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         "--compensate",
         action=argparse.BooleanOptionalAction,
         help="let left-out blocks take part as one mean key and value",
+    )
+    group.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_const",
+        const=False,
+        help="carry a plan over to another size than it was searched for",
+    )
+    group.add_argument(
+        "--online-above",
+        type=float,
+        metavar="ERROR",
+        help="search heads of a plan while generating whose error was larger, such as 0.1",
     )
     group.add_argument("--backend", default="auto", help="kernel backend (default: %(default)s)")
 
@@ -83,7 +98,15 @@ def shares(text: str) -> tuple[float, ...]:
 
 def method_options(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of the method that were given."""
-    names = ("density", "block_size", "warmup", "refresh", "compensate")
+    names = (
+        "density",
+        "block_size",
+        "warmup",
+        "refresh",
+        "compensate",
+        "strict",
+        "online_above",
+    )
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 

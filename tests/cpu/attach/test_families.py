@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from tiny_pipelines import FAMILIES, Family
+from untouched import states
 
 import sparsediff
 
@@ -19,23 +18,6 @@ NOISE = 1e-4
 @pytest.fixture(params=FAMILIES.values(), ids=list(FAMILIES))
 def family(request: pytest.FixtureRequest) -> Family:
     return request.param
-
-
-def states(pipe: Any) -> list[dict[str, Any]]:
-    """vars() of everything that enabling may touch: models, their attention, their processors."""
-    touched: list[dict[str, Any]] = [dict(vars(pipe))]
-    for name in ("transformer", "transformer_2"):
-        model = getattr(pipe, name, None)
-        if model is None:
-            continue
-        touched.append({k: v for k, v in vars(model).items() if k != "_modules"})
-        touched[-1]["hooks"] = list(model._forward_pre_hooks)
-        for module in model.modules():
-            processor = getattr(module, "processor", None)
-            if processor is not None:
-                touched.append({"class": type(processor), "processor": processor})
-                touched.append(dict(vars(processor)))
-    return touched
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
