@@ -20,6 +20,7 @@ WARMUP = 0.2  # the same dense steps for every method: the first ones settle mos
 SELECTIONS: dict[str, Method] = {
     "random blocks": RandomBlocks(warmup=WARMUP),
     "window": Window(warmup=WARMUP),
+    "window in time": Window(warmup=WARMUP, temporal=True),
     "AdaSpa, equal heads": AdaSpa(warmup=WARMUP, head_budgets=False),
     "AdaSpa": AdaSpa(warmup=WARMUP),
     "true mass, every step": TrueMass(warmup=WARMUP),
@@ -67,11 +68,13 @@ def measure_fidelity(
     densities: Iterable[float],
     *,
     selections: Mapping[str, Method] = SELECTIONS,
+    planned: Mapping[tuple[str, float], Method] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[FidelityRow]:
     """Generate every prompt dense once, then with every method at every density from the same noise.
 
-    `runner_for` makes a Runner from a prompt and a seed; prompt number i uses seed i. Raises
+    `runner_for` makes a Runner from a prompt and a seed; prompt number i uses seed i. `planned`:
+    methods whose density is fixed, by name and the density that they are compared at. Raises
     SparseError when a run that was to be sparse was not.
     """
     runners = [runner_for(prompt, seed) for seed, prompt in enumerate(prompts)]
@@ -83,12 +86,20 @@ def measure_fidelity(
     for density in densities:
         for name, method in selections.items():
             progress(f"{name}, density {density}")
-            rows.append(_row(name, method.with_options(density=density), runners, references))
+            chosen = method.with_options(density=density)
+            rows.append(_row(name, density, chosen, runners, references))
+    for (name, density), method in (planned or {}).items():
+        progress(f"{name}, density {density}")
+        rows.append(_row(name, density, method, runners, references))
     return rows
 
 
 def _row(
-    name: str, method: Method, runners: Sequence[Runner], references: Sequence[Tensor]
+    name: str,
+    density: float,
+    method: Method,
+    runners: Sequence[Runner],
+    references: Sequence[Tensor],
 ) -> FidelityRow:
     psnr, ssim, realised = [], [], []
     for runner, reference in zip(runners, references, strict=True):
@@ -103,7 +114,7 @@ def _row(
         realised.append(report.sparse_density)
     return FidelityRow(
         name=name,
-        density=method.density,
+        density=density,
         psnr=tuple(psnr),
         ssim=tuple(ssim),
         realised=tuple(realised),

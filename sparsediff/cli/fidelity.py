@@ -27,6 +27,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--prompts", required=True, help="text file, one prompt a line")
     parser.add_argument("--limit", type=int, default=8, help="use the first N prompts (8)")
     parser.add_argument("--densities", default=DEFAULT_DENSITIES, help=f"({DEFAULT_DENSITIES})")
+    parser.add_argument(
+        "--plan",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="also measure this plan; may be given again",
+    )
     parser.add_argument("--steps", type=int, help="denoising steps (the model's own)")
     parser.add_argument("--device", help="device (a GPU if there is one)")
     parser.add_argument("-o", "--output", help="write the table to this Markdown file")
@@ -55,6 +62,7 @@ def _measure(
     args: argparse.Namespace, prompts: list[str], densities: list[float]
 ) -> tuple[dict[str, Any], list[Any]]:
     """What was run on, and the rows."""
+    from sparsediff.cli.fidelity_plans import planned_methods
     from sparsediff.environment import device_name, versions
     from sparsediff.fidelity import measure_fidelity
     from sparsediff.generation import GenerationRecipe
@@ -64,6 +72,7 @@ def _measure(
 
     hide_library_bars()
     files = ModelFiles(name=args.model)
+    planned = planned_methods(args.plan, densities)
     recipe = GenerationRecipe.of(files).with_call(num_inference_steps=args.steps)
     device = resolve_device(args.device)
     dtype = resolve_dtype(None, recipe, device)
@@ -73,6 +82,7 @@ def _measure(
         lambda prompt, seed: Runner(pipe, recipe, prompt=prompt, seed=seed, device=device),
         prompts,
         densities,
+        planned=planned,
         progress=lambda text: print(text, file=sys.stderr) if show else None,
     )
     about = {
