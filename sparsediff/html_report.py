@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from sparsediff.generation_result import GenerationResult
 from sparsediff.report_pages import sections
-
-_POLICY = (
-    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'"
-)
+from sparsediff.report_pages.document import document
 
 
 def write_report(
@@ -26,48 +21,22 @@ def write_report(
 
 def html_report(result: GenerationResult, *, command: str, outputs: Mapping[str, str]) -> str:
     """The page as text; no address in it leads outside of it."""
-    style = _read("page.css")
-    script = _read("page.js")
-    # A "<" in a JSON text could end the script element; its escape means the same to JSON.
-    raw = json.dumps(result.to_dict(outputs), allow_nan=False).replace("<", "\\u003c")
-    readable = json.dumps(result.to_dict(outputs), indent=1, allow_nan=False)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(result.prompt)} - sparsediff</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<header>
-<p class="brand">sparsediff</p>
-<h1>{escape(result.prompt)}</h1>
-<p>{escape(_subtitle(result))}</p>
-</header>
-<main>
-{sections.headline(result)}
-{sections.player(result)}
-{_figures(result)}
-{sections.frame_pairs(result)}
-{sections.density(result)}
-{sections.kept_blocks(result)}
-{_fallbacks(result)}
-{_origin(result, command, outputs)}
-<section><details><summary>All figures as JSON</summary>
-<pre>{escape(readable)}</pre></details></section>
-</main>
-<script type="application/json" id="sparsediff">{raw}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def _read(name: str) -> str:
-    return files("sparsediff.report_pages").joinpath(name).read_text(encoding="utf-8")
+    return document(
+        title=result.prompt,
+        subtitle=_subtitle(result),
+        parts=[
+            sections.headline(result),
+            sections.player(result),
+            _figures(result),
+            _frames(result),
+            sections.density(result),
+            sections.kept_blocks(result),
+            _fallbacks(result),
+            _origin(result, command, outputs),
+        ],
+        data=result.to_dict(outputs),
+        scripts=["page.js"],
+    )
 
 
 def _subtitle(result: GenerationResult) -> str:
@@ -103,6 +72,15 @@ def _figures(result: GenerationResult) -> str:
         note = f"{q.flicker:+.4f}, mean change from frame to frame"
         rows.append(("flicker", f"{q.dense_flicker:.4f}", f"{q.sparse_flicker:.4f}", note))
     return sections.section("Figures", "", sections.table(("", "dense", "sparse", ""), rows))
+
+
+def _frames(result: GenerationResult) -> str:
+    """First, middle and last frame of both videos and their difference."""
+    if result.dense_frames is None:
+        return ""
+    views = {"dense": result.dense_frames, "sparse": result.sparse_frames}
+    intro = "The same frame of both runs and where they differ."
+    return sections.section("Frames", intro, sections.frame_rows(views))
 
 
 def _fallbacks(result: GenerationResult) -> str:

@@ -128,28 +128,23 @@ def kept_blocks(result: GenerationResult) -> str:
     return section("Kept blocks", intro, "".join(parts)) if parts else ""
 
 
-def frame_pairs(result: GenerationResult) -> str:
-    """First, middle and last frame of both videos and their difference."""
-    dense, sparse = result.dense_frames, result.sparse_frames
-    if dense is None:
-        return ""
+def frame_rows(videos: Mapping[str, Tensor]) -> str:
+    """First, middle and last frame of videos ``[f, h, w, 3]`` by name, and how two of them differ."""
+    count = min(len(video) for video in videos.values())
     rows = []
-    for place in sorted({0, len(dense) // 2, len(dense) - 1}):
-        views = {
-            "dense": pictures.frame(dense[place]),
-            "sparse": pictures.frame(sparse[place]),
-            f"difference x {pictures.DIFFERENCE_GAIN}": pictures.difference(
-                dense[place], sparse[place]
-            ),
-        }
+    for place in sorted({0, count // 2, count - 1}):
+        views = {name: pictures.frame(video[place]) for name, video in videos.items()}
+        if len(videos) == 2:
+            apart = pictures.difference(*(video[place] for video in videos.values()))
+            views[f"difference x {pictures.DIFFERENCE_GAIN}"] = apart
         figures = "".join(
-            f'<figure><img alt="{name}, frame {place + 1}" src="{uri}">'
-            f"<figcaption>{name}</figcaption></figure>"
+            f'<figure><img alt="{escape(name)}, frame {place + 1}" src="{uri}">'
+            f"<figcaption>{escape(name)}</figcaption></figure>"
             for name, uri in views.items()
         )
-        title = "" if result.is_image else f"<h3>frame {place + 1}</h3>"
+        title = "" if count == 1 else f"<h3>frame {place + 1}</h3>"
         rows.append(f'{title}<div class="frames">{figures}</div>')
-    return section("Frames", "The same frame of both runs and where they differ.", "".join(rows))
+    return "".join(rows)
 
 
 def pairs(values: Mapping[str, object]) -> str:
