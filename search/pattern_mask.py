@@ -34,11 +34,10 @@ def pattern_mask(
     rules: list[Rule] = [_rule(pattern, grid) for pattern in patterns]
     listed = None
     if any(isinstance(rule, Listed) for rule in rules):
-        listed = torch.zeros(1, len(rules), blocks, blocks, dtype=torch.bool)
+        listed = torch.zeros(1, len(rules), blocks, blocks, dtype=torch.bool, device=device)
         for head, (pattern, rule) in enumerate(zip(patterns, rules, strict=True)):
             if isinstance(rule, Listed):
-                listed[0, head] = _blocks(pattern, grid, block)
-        listed = listed.to(device)
+                _mark(listed[0, head], pattern, grid, block)
     return rule_mask(
         rules,
         block_size=block,
@@ -95,14 +94,11 @@ def _rule(pattern: Pattern, grid: TokenGrid) -> Rule:
     return Listed()
 
 
-def _blocks(pattern: Pattern, grid: TokenGrid, block: int) -> Tensor:
-    """The block map of a pattern without a rule: bool ``[n, n]``."""
-    blocks = block_count(grid.tokens, block)
+def _mark(taken: Tensor, pattern: Pattern, grid: TokenGrid, block: int) -> None:
+    """Set the blocks of a pattern without a rule in its map, bool ``[n, n]``, where the map is."""
     if isinstance(pattern, MultiDiagonal):
-        number = torch.arange(blocks)
-        apart = number[None, :] - number[:, None] + blocks - 1
-        return block_offsets(pattern, grid, block)[apart]
-    taken = torch.zeros(blocks, blocks, dtype=torch.bool)
-    if isinstance(pattern, Stripe):
+        number = torch.arange(len(taken), device=taken.device)
+        apart = number[None, :] - number[:, None] + len(taken) - 1
+        taken.copy_(block_offsets(pattern, grid, block).to(taken.device)[apart])
+    elif isinstance(pattern, Stripe):
         taken[:, list(pattern.columns)] = True
-    return taken
