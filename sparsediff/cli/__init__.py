@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from sparsediff import __version__
-from sparsediff.cli import bench, doctor, fidelity, generate
+from sparsediff.cli import bench, doctor, fidelity, generate, report, search
 
-_COMMANDS = (generate, doctor, bench, fidelity)
+_COMMANDS = (generate, search, report, doctor, bench, fidelity)
 
 
 def parser() -> argparse.ArgumentParser:

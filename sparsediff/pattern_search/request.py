@@ -28,14 +28,13 @@ _SHOWN = 4  # differences in one message
 class SearchRequest:
     """``settings`` of a search, its ``folder``, the ``device`` to run on, and whether it goes on.
 
-    Made by `new` or `resume`. ``command`` is written into the plan's evidence.
+    Made by `new` or `resume`.
     """
 
     settings: SearchSettings
     folder: RunFolder
     device: str
     resumed: bool = False
-    command: str | None = None
 
     @classmethod
     def new(
@@ -50,7 +49,6 @@ class SearchRequest:
         device: str | None = None,
         dtype: str | None = None,
         options: Mapping[str, Any] | None = None,
-        command: str | None = None,
         **others: Any,
     ) -> SearchRequest:
         """A new search into the folder `out`; `others` are fields of SearchSettings.
@@ -78,7 +76,7 @@ class SearchRequest:
             **others,
         )
         _check_backend(settings.backend)
-        return cls(settings=settings, folder=folder, device=found, command=command)
+        return cls(settings=settings, folder=folder, device=found)
 
     @classmethod
     def resume(
@@ -89,7 +87,6 @@ class SearchRequest:
         steps: int | None = None,
         device: str | None = None,
         options: Mapping[str, Any] | None = None,
-        command: str | None = None,
         **given: Any,
     ) -> SearchRequest:
         """Go on with the search in `folder`; what is given besides has to be what it was begun with.
@@ -116,7 +113,7 @@ class SearchRequest:
         differences = saved.differences(now)
         if differences:
             raise different(run, differences)
-        return cls(settings=now, folder=run, device=found, resumed=True, command=command)
+        return cls(settings=now, folder=run, device=found, resumed=True)
 
     @property
     def recipe(self) -> GenerationRecipe:

@@ -50,7 +50,7 @@ class SearchResult:
         choice, evidence = self.choice, self.plan.evidence
         return {
             "schema": SCHEMA,
-            "model": self.settings.model,
+            "model": evidence.model,
             "budget": self.settings.budget.to_dict(),
             "met": self.limit is None,
             "limit": self.limit,

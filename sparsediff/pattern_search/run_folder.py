@@ -34,6 +34,12 @@ class RunFolder:
         """The work done."""
         return Units(self.path)
 
+    def saved(self) -> tuple[int, int]:
+        """How many units are saved, and how many there are to be before any probe of a budget."""
+        done = sum(map(len, self.units.seconds().values()))
+        count = len(self.read_settings().prompts)
+        return done, max(done, 2 * count + 1)
+
     def check_new(self) -> None:
         """Raise SparseError unless a search can begin here; leaves nothing behind."""
         path = self.path

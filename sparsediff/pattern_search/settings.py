@@ -13,7 +13,7 @@ from sparsediff.pattern_search.options import SearchOptions
 
 SCHEMA = "sparsediff.search-settings/1"
 PACKAGES = ("sparsediff", "torch", "diffusers")
-_FREE = ("model", "budget")  # may change between two runs: see `differences`
+_FREE = ("model", "budget", "command")  # may change between two runs: see `differences`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,9 @@ class SearchSettings:
 
     ``model`` folder or Hub id; ``weights`` their hash, empty before they are read; prompt number i
     uses seed ``seed + i``; ``call`` arguments of the pipeline; ``device`` its kind; ``versions`` of the
-    packages that compute. Raises SparseError for unknown keys and values of the wrong kind.
+    packages that compute; ``command`` that began it, without budget and output.
+
+    Raises SparseError for unknown keys and values of the wrong kind.
     """
 
     model: str
@@ -37,6 +39,7 @@ class SearchSettings:
     backend: str = "auto"
     weights: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(isinstance(p, str) for p in self.prompts):

@@ -84,24 +84,20 @@ class Units:
         return self.folder / f"{stage}-{prompt}.safetensors"
 
 
-def write_tensors(path: Path, statistics: Mapping[str, Tensor]) -> str:
-    """Put the file in its place whole or not at all; the hash of its bytes."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Put a file in its place whole or not at all; the hash of its bytes."""
+    from safetensors.torch import save
 
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     beside = path.with_suffix(f".{os.getpid()}.tmp")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in statistics.items()}
     try:
-        save_file(tensors, beside)
+        beside.write_bytes(content)
         _to_disk(beside)
-        digest = _sha256(beside)
         beside.replace(path)
-    except SafetensorError as error:  # how it reports a full disk
-        raise OSError(str(error)) from error
     finally:
         beside.unlink(missing_ok=True)
     _to_disk(path.parent)
-    return digest
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sha256(path: Path) -> str:

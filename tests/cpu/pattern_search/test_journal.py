@@ -115,7 +115,7 @@ def test_a_full_disk_is_an_error_of_ours_and_leaves_no_entry(tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("sparsediff.pattern_search.units._to_disk", full)
     units = Units(tmp_path)
     with pytest.raises(SparseError, match=r"No space left on device\. Make room, then resume"):
         units.save("trial", 0, {"a": torch.ones(4)}, seconds=1)
