@@ -51,7 +51,7 @@ def record(
         if not isinstance(value, dict):
             raise wrong(value, path, "an object")
         where = path or "the document"
-        unknown = islice((key for key in value if key not in readers), ENOUGH)
+        unknown = islice((key for key in value if key not in readers), ENOUGH + 1)
         problems = [_unknown(key, readers, where) for key in unknown]
         needed = (key for key in readers if key not in value and key not in lacking)
         problems += [f"{where} has no key {key!r}." for key in needed]
