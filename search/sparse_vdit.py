@@ -7,16 +7,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.online_heads import OnlineHeads
-from sparsediff.search.pattern_mask import pattern_mask, reordered_heads, video_density
+from sparsediff.search.pattern_mask import video_density
 from sparsediff.search.pattern_table import PatternTable
 from sparsediff.search.patterns import Full, Online, Pattern, Stripe
+from sparsediff.search.planned_layer import PlannedLayer
 from sparsediff.search.schedule import Schedule, Step
-from sparsediff.search.token_reorder import reordered_sparse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,23 +80,34 @@ class SparseVDiT(Method):
                 return call.dense()
             return self._last_dense(call, memory)
         bucket = self.table.bucket(call.step)
-        patterns = self._patterns(bucket, call)
-        mask = self._mask(bucket, patterns, call, memory)
-        online = OnlineHeads.of(patterns, call.grid, self.block_size)
-        if online:
-            mask = online.mask(call, memory, mask, bucket, schedule.marks(call.step))
-        return reordered_sparse(call, mask, reordered_heads(patterns), compensate=self.compensate)
+        return self._layer(bucket, call, memory).run(
+            call,
+            memory,
+            bucket=bucket,
+            marks=schedule.marks(call.step),
+            compensate=self.compensate,
+        )
 
     def _last_dense(self, call: AttentionCall, memory: Memory) -> Tensor:
         """The last dense step also searches the heads that will be online in the first bucket."""
         first = Step(index=call.step.index + 1, total=call.step.total)
         bucket = self.table.bucket(first)
-        online = OnlineHeads.of(self._patterns(bucket, call), call.grid, self.block_size)
-        if not online:
+        online = self._layer(bucket, call, memory).online
+        if online is None:
             return call.dense()
         out, memory.lse = call.dense_with_lse()
         online.search(call, memory, bucket, self.schedule.marks(call.step))
         return out
+
+    def _layer(self, bucket: int, call: AttentionCall, memory: Memory) -> PlannedLayer:
+        """Made once for all guidance branches of a layer and kept for a bucket."""
+        key = (bucket, call.grid, call.q.device)
+        known: tuple[object, PlannedLayer] | None = memory.layer.get("planned")
+        if known is None or known[0] != key:
+            patterns = self._patterns(bucket, call)
+            layer = PlannedLayer.of(patterns, call.grid, self.block_size, call.q.device)
+            known = memory.layer["planned"] = (key, layer)
+        return known[1]
 
     def _patterns(self, bucket: int, call: AttentionCall) -> list[Pattern]:
         """The patterns of one layer on the grid of the call."""
@@ -119,18 +128,6 @@ class SparseVDiT(Method):
             return pattern
         share = video_density(pattern, call.grid, self.block_size)
         return Online(density=max(share, 1e-6))
-
-    def _mask(
-        self, bucket: int, patterns: list[Pattern], call: AttentionCall, memory: Memory
-    ) -> BlockMask:
-        """The fixed blocks, made once for all guidance branches of a layer and kept for a bucket."""
-        key = (bucket, call.grid, call.q.device)
-        known = memory.layer.get("fixed")
-        if known is None or known[0] != key:
-            mask = pattern_mask(patterns, call.grid, self.block_size, call.q.device)
-            known = memory.layer["fixed"] = (key, mask)
-        found: BlockMask = known[1]
-        return found
 
     def _check_grid(self, call: AttentionCall, memory: Memory) -> None:
         if memory.extra.get("checked"):

@@ -13,11 +13,10 @@ from sparsediff.search.call import AttentionCall
 from sparsediff.search.candidates import Row
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.online_heads import OnlineHeads
-from sparsediff.search.pattern_mask import pattern_mask, reordered_heads
 from sparsediff.search.patterns import Full, Skip
+from sparsediff.search.planned_layer import PlannedLayer
 from sparsediff.search.sampled_steps import SampledSteps
 from sparsediff.search.schedule import Schedule
-from sparsediff.search.token_reorder import reordered_sparse
 from sparsediff.search.trial_record import TrialRecord
 
 # A head whose output varies less than this share of its layer's mean adds next to nothing to it, and
@@ -105,12 +104,10 @@ class PatternTrial(Method):
             return call.dense()
         if all(isinstance(pattern, Skip) for pattern in row):
             return torch.zeros_like(call.q)
-        fixed = pattern_mask(row, call.grid, self.block_size, call.q.device)
-        online = OnlineHeads.of(row, call.grid, self.block_size)
-        if online is not None:
-            marks = self.schedule.marks(call.step)
-            fixed = online.mask(call, self._searched(online, memory), fixed, bucket, marks)
-        return reordered_sparse(call, fixed, reordered_heads(row), compensate=self.compensate)
+        layer = PlannedLayer.of(row, call.grid, self.block_size, call.q.device)
+        kept = memory if layer.online is None else self._searched(layer.online, memory)
+        marks = self.schedule.marks(call.step)
+        return layer.run(call, kept, bucket=bucket, marks=marks, compensate=self.compensate)
 
     @staticmethod
     def _searched(online: OnlineHeads, memory: Memory) -> Memory:

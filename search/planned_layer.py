@@ -1,0 +1,50 @@
+"""PlannedLayer: the patterns of one layer's heads, ready to be computed in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.search.call import AttentionCall
+from sparsediff.search.method import Memory
+from sparsediff.search.online_heads import OnlineHeads
+from sparsediff.search.pattern_mask import pattern_mask, reordered_heads
+from sparsediff.search.patterns import Pattern
+from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_reorder import reordered_sparse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PlannedLayer:
+    """``mask`` of the fixed patterns, ``[1, h, m, n]``; ``online`` heads that are searched, if any.
+
+    ``reordered``: heads whose tokens are ordered place by place while they are computed.
+    """
+
+    mask: BlockMask
+    online: OnlineHeads | None
+    reordered: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, patterns: Sequence[Pattern], grid: TokenGrid, block: int, device: torch.device
+    ) -> PlannedLayer:
+        """For one pattern per head; raises SparseError without any."""
+        return cls(
+            mask=pattern_mask(patterns, grid, block, device),
+            online=OnlineHeads.of(patterns, grid, block),
+            reordered=reordered_heads(patterns),
+        )
+
+    def run(
+        self, call: AttentionCall, memory: Memory, *, bucket: int, marks: int, compensate: bool
+    ) -> Tensor:
+        """Compute a call, ``[b, s, h, d]``; online heads are searched anew in a new bucket or mark."""
+        mask = self.mask
+        if self.online is not None:
+            mask = self.online.mask(call, memory, mask, bucket, marks)
+        return reordered_sparse(call, mask, self.reordered, compensate=compensate)
