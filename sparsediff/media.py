@@ -1,4 +1,4 @@
-"""Media: frames to mp4, gif and png files and back to bytes for a report."""
+"""Media: frames to mp4, gif and png files and back, and to bytes for a report."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def write_frames(frames: Tensor, path: Path, *, fps: int) -> Path:
             f"picture."
         )
     return path
+
+
+def read_frames(path: Path) -> Tensor:
+    """The frames of an .mp4 or .png file: float ``[f, h, w, 3]`` in [0, 1].
+
+    Raises SparseError when it is no such file.
+    """
+    try:
+        pixels = _read_png(path) if path.suffix.lower() == ".png" else _read_mp4(path)
+    except (OSError, RuntimeError, StopIteration, ValueError) as error:
+        raise SparseError(f"{path} could not be read as a video or a picture.") from error
+    return torch.from_numpy(pixels).float() / 255
 
 
 def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
@@ -101,6 +113,22 @@ def _write_mp4(pixels: NDArray[np.uint8], path: Path, fps: int) -> None:
             writer.send(frame)
     finally:
         writer.close()
+
+
+def _read_mp4(path: Path) -> NDArray[np.uint8]:
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(reader)["size"]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+    return np.stack(frames)
+
+
+def _read_png(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB"))[None]
 
 
 def _write_gif(pixels: NDArray[np.uint8], path: Path, fps: int) -> None:

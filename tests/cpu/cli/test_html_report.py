@@ -2,9 +2,9 @@
 
 import base64
 import json
-from html.parser import HTMLParser
 
 import pytest
+from page_reader import Page
 
 from sparsediff.html_report import html_report, write_report
 from sparsediff.report_pages.charts import short_names
@@ -12,44 +12,14 @@ from sparsediff.report_pages.charts import short_names
 EVIL = '</script><script>alert("1")</script> & <b>"bold"</b>'
 
 
-class _Page(HTMLParser):
-    """Collects what the tests ask about."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.addresses, self.scripts, self.words = [], [], {}, ""
-        self._script = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.tags.append((tag, values))
-        self.addresses += [values[k] for k in ("src", "href", "action", "poster") if values.get(k)]
-        if tag == "script":
-            self._script = values.get("type", "code")
-
-    def handle_endtag(self, tag):
-        if tag == "script":
-            self._script = None
-
-    def handle_data(self, data):
-        if self._script:
-            self.scripts[self._script] = self.scripts.get(self._script, "") + data
-        else:
-            self.words += data
-
-    def count(self, tag, **wanted):
-        return sum(t == tag and all(v.get(k) == w for k, w in wanted.items()) for t, v in self.tags)
-
-
 def _page(result, **arguments):
     given = {"command": "sparsediff generate x", "outputs": {"sparse": "s.mp4"}} | arguments
-    return _Page(html_report(result, **given))
+    return Page(html_report(result, **given))
 
 
 def test_nothing_is_fetched(make_result):
     text = html_report(make_result(), command="c", outputs={})
-    page = _Page(text)
+    page = Page(text)
     assert page.addresses
     assert all(address.startswith("data:") for address in page.addresses)
     assert "@import" not in text

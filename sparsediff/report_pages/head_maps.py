@@ -1,0 +1,141 @@
+"""Where every head looked, beside the pattern that was chosen for it, as small pictures."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsediff.kernels.block_mask import block_count
+from sparsediff.media import data_uri, png
+from sparsediff.plan_report import PlanReport
+from sparsediff.report_pages.mode_map import LETTERS, head_words, layer_names, part_names
+from sparsediff.search.block_offsets import block_offsets
+from sparsediff.search.pattern_table import PlannedHead
+from sparsediff.search.patterns import (
+    MODES,
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Pattern,
+    Skip,
+    Stripe,
+)
+from sparsediff.search.token_grid import TokenGrid
+
+MOST = 3000  # pictures on a page; parts of the run beyond them are left out
+_INK = (47, 111, 171)  # the accent colour of page.css
+_COLOURS = {  # of plan.css
+    "full": (141, 138, 131),
+    "skip": (141, 138, 131),
+    "diagonal": (86, 180, 233),
+    "multi-diagonal": (230, 159, 0),
+    "stripe": (31, 177, 132),
+    "online": (204, 121, 167),
+}
+_SIDE, _GAP = 48, 2
+
+
+def head_maps(report: PlanReport) -> str:
+    """For every part of the run and layer the heads' attention (left) and pattern (right)."""
+    if report.profile is None:
+        return ""
+    table = report.plan.table
+    shown = max(1, min(len(table.buckets), MOST // sum(table.heads)))
+    drawing = _Drawing(report)
+    parts = []
+    for bucket, words in list(enumerate(part_names(report.plan)))[:shown]:
+        layers = "".join(
+            f"<h3>{escape(name)}</h3>"
+            f'<div class="duos">{drawing.layer(bucket, layer, table.buckets[bucket][layer])}</div>'
+            for layer, name in enumerate(layer_names(report.plan))
+        )
+        opened = " open" if bucket == 0 else ""
+        parts.append(
+            f'<details class="part"{opened}><summary>{escape(words)}</summary>{layers}</details>'
+        )
+    left = len(table.buckets) - shown
+    note = f"<p>{left} later part(s) of the run are left out to keep the page small.</p>"
+    return "".join(parts) + (note if left else "")
+
+
+def pattern_map(pattern: Pattern, grid: TokenGrid, block: int, side: int) -> Tensor:
+    """Share of its block pairs that a pattern computes in each coarse cell: ``[side, side]``.
+
+    In the order of the sequence, also where the tokens are reordered to compute it. An online head
+    shows its text alone.
+    """
+    blocks = block_count(grid.tokens, block)
+    taken = torch.zeros(blocks, blocks)
+    if isinstance(pattern, Full):
+        taken[:] = 1
+    elif isinstance(pattern, Diagonal | MultiDiagonal):
+        number = torch.arange(blocks)
+        apart = number[None, :] - number[:, None] + blocks - 1
+        taken = block_offsets(_in_sequence(pattern), grid, block)[apart].float()
+    elif isinstance(pattern, Stripe):
+        taken[:, list(pattern.columns)] = 1
+    if not isinstance(pattern, Skip):
+        text = grid.text_blocks(block)
+        taken[text] = 1
+        taken[:, text] = 1
+    return functional.adaptive_avg_pool2d(taken[None], side)[0]
+
+
+def _in_sequence(pattern: Diagonal | MultiDiagonal) -> Diagonal | MultiDiagonal:
+    if isinstance(pattern, MultiDiagonal) and pattern.by_place:
+        return MultiDiagonal(half_widths=pattern.half_widths, everywhere=True)
+    return pattern
+
+
+class _Drawing:
+    """Draws the heads of one report; patterns that occur often are computed once."""
+
+    def __init__(self, report: PlanReport) -> None:
+        self.report = report
+        self.known: dict[tuple[Pattern, int], Tensor] = {}
+
+    def layer(self, bucket: int, layer: int, heads: tuple[PlannedHead, ...]) -> str:
+        profile = self.report.profile
+        if profile is None:
+            return ""
+        attention = profile.layers[layer].maps[bucket]
+        return "".join(
+            self._figure(layer, number, planned, attention[number])
+            for number, planned in enumerate(heads)
+        )
+
+    def _figure(self, layer: int, number: int, planned: PlannedHead, attention: Tensor) -> str:
+        mode = MODES[type(planned.pattern)]
+        key = (planned.pattern, attention.shape[-1])
+        if key not in self.known:
+            table = self.report.plan.table
+            self.known[key] = pattern_map(planned.pattern, table.grid, table.block_size, key[1])
+        uri = _pair(attention, self.known[key], _COLOURS[mode])
+        said = escape(head_words(self.report, layer, planned), quote=True)
+        return (
+            f'<figure title="{said}"><img loading="lazy" src="{uri}" '
+            f'alt="attention of head {number}, and its pattern: {said}">'
+            f"<figcaption><b>{number}</b> {LETTERS[mode]} "
+            f"{self.report.density(planned.pattern):.2f}{_error(planned)}</figcaption></figure>"
+        )
+
+
+def _error(planned: PlannedHead) -> str:
+    return "" if planned.error is None else f", error {planned.error:.2g}"
+
+
+def _pair(attention: Tensor, pattern: Tensor, colour: tuple[int, int, int]) -> str:
+    """Both as one png address; the root of the mass, or the strongest cell would hide the others."""
+    strong = attention.float().clamp(min=0)
+    strong = (strong / strong.max().clamp(min=1e-30)).sqrt()
+    side = strong.shape[-1]
+    pixels = np.zeros((side, 2 * side + _GAP, 4), dtype=np.uint8)
+    for left, share, ink in ((0, strong, _INK), (side + _GAP, pattern, colour)):
+        part = pixels[:, left : left + side]
+        part[..., :3] = ink
+        part[..., 3] = (share * 255).round().to(torch.uint8).numpy()
+    return data_uri(png(pixels), ".png")
