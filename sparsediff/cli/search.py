@@ -162,10 +162,8 @@ def resume_command(folder: str) -> str:
 
 
 def _next_step(result: SearchResult) -> str:
-    settings = result.settings
-    words = ["sparsediff", "generate", settings.model, "--plan", str(result.folder.path)]
-    if settings.options.compensate:
-        words.append("--compensate")
+    settings, plan = result.settings, str(result.folder.path)
+    words = ["sparsediff", "generate", settings.model, settings.prompts[0], "--plan", plan]
     return f"next: {shlex.join([*words, '--compare'])}"
 
 

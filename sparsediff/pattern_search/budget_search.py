@@ -174,12 +174,10 @@ class BudgetSearch:
         return probes.speedup(self.work.units, stage, first)
 
     def _method(self, choice: Choice) -> SparseVDiT:
-        return SparseVDiT(table=self._table(choice), compensate=self.settings.options.compensate)
+        return SparseVDiT(table=self._table(choice))
 
     def _stage(self, choice: Choice) -> str:
-        options = self.settings.options
-        kind = self.settings.budget.kind
-        return probes.stage_of(kind, self._table(choice), compensate=options.compensate)
+        return probes.stage_of(self.settings.budget.kind, self._table(choice))
 
     def _table(self, choice: Choice) -> PatternTable:
         options = self.settings.options

@@ -1,6 +1,7 @@
 """A Wan of toy size with random weights in a folder, and searches of it that take seconds."""
 
 import json
+import shutil
 
 import pytest
 from tiny_pipelines import wan
@@ -53,6 +54,19 @@ def request_for(model):
 def finished(request_for, tmp_path_factory):
     """A search that nothing interrupted."""
     return search(request_for(tmp_path_factory.mktemp("finished") / "run"))
+
+
+@pytest.fixture
+def with_budget(finished, tmp_path):
+    """Go on, in a copy of the finished search, with another budget."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder.path, folder)
+
+    def go_on(kind, value, watch=None):
+        budget = Budget(kind=kind, value=value)
+        return search(SearchRequest.resume(folder, budget=budget), watch)
+
+    return go_on
 
 
 def contents(folder):
