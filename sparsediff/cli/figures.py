@@ -63,7 +63,7 @@ def _rows(result: GenerationResult) -> list[tuple[str, ...]]:
     rows.append(("fallbacks", "", str(sum(report.fallbacks.values())), fallbacks))
     if result.plan is not None:
         modes = ", ".join(f"{mode} {count}" for mode, count in result.plan["modes"].items())
-        rows.append(("plan", "", "", f"heads: {modes}"))
+        rows.append(("plan", "", "", f"patterns: {modes}"))
     rows += [("note", "", "", note) for note in report.notes]
     return rows
 

@@ -11,6 +11,7 @@ from typing import Any
 from sparsediff.plans.evidence import Evidence
 from sparsediff.plans.plan_summary import expectations
 
+_PROMPTS = 10  # shown
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -28,9 +29,10 @@ def model_card(summary: Mapping[str, Any], evidence: Evidence, repo_id: str | No
         _use(model, repo_id),
         _figures(summary, evidence),
         _origin(summary, evidence),
+        _prompts(evidence),
         _limits(summary),
     ]
-    return "\n".join(front) + "\n\n" + "\n\n".join(body) + "\n"
+    return "\n".join(front) + "\n\n" + "\n\n".join(filter(None, body)) + "\n"
 
 
 def _is_on_hub(model: str | None) -> bool:
@@ -78,6 +80,13 @@ def _origin(summary: Mapping[str, Any], evidence: Evidence) -> str:
     }
     lines = [f"- {name}: {_plain(value)}" for name, value in facts.items() if value]
     return "## How it was searched\n\n" + "\n".join(lines)
+
+
+def _prompts(evidence: Evidence) -> str:
+    lines = [f"- {_plain(prompt)}" for prompt in evidence.prompts[:_PROMPTS]]
+    more = len(evidence.prompts) - len(lines)
+    lines += [f"- and {more} more, in plan.json"] if more > 0 else []
+    return "\n".join(["## Calibration prompts\n", *lines]) if lines else ""
 
 
 def _limits(summary: Mapping[str, Any]) -> str:

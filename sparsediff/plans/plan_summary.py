@@ -22,6 +22,7 @@ def plan_summary(
         "block_size": table.block_size,
         "starts": list(table.starts),
         "dense_layers": table.dense_layers,
+        "compensate": table.compensate,
         "density": table.density,
         "modes": dict(table.modes),
         "scheduler": fingerprint.scheduler,
@@ -55,7 +56,8 @@ def plan_lines(table: PatternTable, fingerprint: Fingerprint, evidence: Evidence
         f"  patterns    {len(table.heads)} layers, {sum(table.heads)} heads, {parts} "
         f"part{'s' if parts > 1 else ''} of the run",
         f"  modes       {', '.join(f'{mode} {count}' for mode, count in table.modes.items())}",
-        f"  density     {table.density:.3f} in sparse calls, blocks of {table.block_size}",
+        f"  density     {table.density:.3f} in sparse calls, blocks of {table.block_size}"
+        f"{', left-out blocks by their means' if table.compensate else ''}",
         f"  dense       {dense.strip(', ') or 'nothing'}",
         f"  searched    {_origin(fingerprint, evidence)}",
     ]

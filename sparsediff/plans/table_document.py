@@ -14,15 +14,15 @@ from sparsediff.search.patterns import MODES, Diagonal, Full, MultiDiagonal, Onl
 from sparsediff.search.token_grid import TokenGrid
 
 # Far beyond any use, and small enough for a kernel's 32-bit numbers: half_width x tokens of a period.
-_PERIODS = 1024
+_FRAMES, _PLACES = 1024, 64
 _TOKENS = 10**6
 
-_WIDTH = number(0, _PERIODS)
+_WIDTH = number(0, _PLACES)
 
 _PATTERNS: dict[str, tuple[type, dict[str, Reader[Any]]]] = {
     "full": (Full, {}),
     "skip": (Skip, {}),
-    "diagonal": (Diagonal, {"half_width": _WIDTH}),
+    "diagonal": (Diagonal, {"half_width": number(0, _FRAMES)}),
     "multi-diagonal": (
         MultiDiagonal,
         {"half_widths": listed(_WIDTH, least=1), "everywhere": flag, "by_place": flag},
