@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
@@ -84,8 +85,11 @@ def missing(args: argparse.Namespace) -> str | None:
 
 
 def command_words(args: argparse.Namespace) -> list[str]:
-    """The command without budget, output and what this run alone is about, to be repeated later."""
-    words = ["sparsediff", "search", args.model, "--prompts", args.prompts]
+    """The command without budget, output and what this run alone is about, to be repeated later.
+
+    Of absolute paths only the last part: the command is published with the plan.
+    """
+    words = ["sparsediff", "search", _public(args.model), "--prompts", _public(args.prompts)]
     for name in (
         "limit",
         "size",
@@ -104,3 +108,7 @@ def command_words(args: argparse.Namespace) -> list[str]:
         if getattr(args, name):
             words.append(f"--{name.replace('_', '-')}")
     return words
+
+
+def _public(path: str) -> str:
+    return Path(path).name if Path(path).expanduser().is_absolute() else path

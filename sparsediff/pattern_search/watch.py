@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sparsediff.kernels.errors import SparseError
+
 
 class SearchStopped(Exception):
     """The caller's `stop` said so; finished units are saved."""
@@ -33,7 +35,7 @@ class Watch:
     """``progress`` is told before and after every unit; ``stop`` is asked before every forward.
 
     After ``max_minutes`` no unit begins. ``bars`` shows the denoising steps on stderr. ``clock`` in
-    seconds.
+    seconds. Raises SparseError for minutes below 0.
     """
 
     progress: Callable[[Progress], None] = _ignored
@@ -42,6 +44,11 @@ class Watch:
     bars: bool = False
     clock: Callable[[], float] = time.monotonic
     _begun: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        minutes = self.max_minutes
+        if minutes is not None and not minutes >= 0:
+            raise SparseError(f"max_minutes={minutes!r}: needs a number >= 0.")
 
     def begin(self) -> None:
         """Start the time that `max_minutes` limits."""
