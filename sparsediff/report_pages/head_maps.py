@@ -25,6 +25,7 @@ from sparsediff.search.patterns import (
     Stripe,
 )
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_reorder import by_place
 
 MOST = 3000  # pictures on a page; parts of the run beyond them are left out
 _INK = (47, 111, 171)  # the accent colour of page.css
@@ -36,7 +37,8 @@ _COLOURS = {  # of plan.css
     "stripe": (31, 177, 132),
     "online": (204, 121, 167),
 }
-_SIDE, _GAP = 48, 2
+_GAP = 2
+_SAMPLES = 16  # tokens of a cell, where blocks do not lie in the order of the sequence
 
 
 def head_maps(report: PlanReport) -> str:
@@ -63,10 +65,10 @@ def head_maps(report: PlanReport) -> str:
 
 
 def pattern_map(pattern: Pattern, grid: TokenGrid, block: int, side: int) -> Tensor:
-    """Share of its block pairs that a pattern computes in each coarse cell: ``[side, side]``.
+    """Share of its pairs that a pattern computes in each coarse cell: ``[side, side]``.
 
-    In the order of the sequence, also where the tokens are reordered to compute it. An online head
-    shows its text alone.
+    In the order of the sequence, also where the tokens are reordered to compute it; those cells are
+    estimated from some tokens each. An online head shows its text alone.
     """
     blocks = block_count(grid.tokens, block)
     taken = torch.zeros(blocks, blocks)
@@ -75,20 +77,19 @@ def pattern_map(pattern: Pattern, grid: TokenGrid, block: int, side: int) -> Ten
     elif isinstance(pattern, Diagonal | MultiDiagonal):
         number = torch.arange(blocks)
         apart = number[None, :] - number[:, None] + blocks - 1
-        taken = block_offsets(_in_sequence(pattern), grid, block)[apart].float()
+        taken = block_offsets(pattern, grid, block)[apart].float()
     elif isinstance(pattern, Stripe):
         taken[:, list(pattern.columns)] = 1
     if not isinstance(pattern, Skip):
         text = grid.text_blocks(block)
         taken[text] = 1
         taken[:, text] = 1
-    return functional.adaptive_avg_pool2d(taken[None], side)[0]
-
-
-def _in_sequence(pattern: Diagonal | MultiDiagonal) -> Diagonal | MultiDiagonal:
     if isinstance(pattern, MultiDiagonal) and pattern.by_place:
-        return MultiDiagonal(half_widths=pattern.half_widths, everywhere=True)
-    return pattern
+        count = side * _SAMPLES
+        tokens = ((torch.arange(count) + 0.5) * grid.tokens / count).long()
+        place = by_place(grid).argsort()[tokens] // block
+        taken = taken[place][:, place]
+    return functional.adaptive_avg_pool2d(taken[None], side)[0]
 
 
 class _Drawing:

@@ -43,10 +43,10 @@ def legend(plan: PatternPlan) -> str:
 def mode_map(report: PlanReport) -> str:
     """A table for every part of the run: layers down, heads across."""
     parts = [
-        f"<h3>{escape(words)}</h3>{_table(report, bucket)}"
+        f"<div><h3>{escape(words)}</h3>{_table(report, bucket)}</div>"
         for words, bucket in zip(part_names(report.plan), report.plan.table.buckets, strict=True)
     ]
-    return legend(report.plan) + "".join(parts)
+    return f'{legend(report.plan)}<div class="parts">{"".join(parts)}</div>'
 
 
 def part_names(plan: PatternPlan) -> list[str]:

@@ -9,6 +9,7 @@ from math import ceil, floor, log10
 from sparsediff.plan_sweep import PlanPoint, PlanSweep
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 300, 52, 14, 14, 40
+_DECADES = 5  # below, plans are as good as dense
 
 
 def pareto_chart(sweep: PlanSweep) -> str:
@@ -41,15 +42,15 @@ class _Frame:
         costs = [point.cost for point in points]
         errors = [point.error for point in points if point.error > 0] or [1.0]
         self.most = max(1.0, *costs) * 1.02
-        self.low = floor(log10(min(errors)))
-        self.high = max(self.low + 1, ceil(log10(max(errors))))
+        self.high = ceil(log10(max(errors)))
+        self.low = min(self.high - 1, max(self.high - _DECADES, floor(log10(min(errors)))))
 
     def x(self, point: PlanPoint) -> float:
         """Place of a cost."""
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * point.cost / self.most
 
     def y(self, point: PlanPoint) -> float:
-        """Place of an error; no error at all lies at the bottom."""
+        """Place of an error; one too small for the scale, or none at all, lies at the bottom."""
         level = log10(point.error) if point.error > 0 else self.low
         return self._level(max(level, self.low))
 

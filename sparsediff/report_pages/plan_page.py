@@ -45,9 +45,9 @@ def _subtitle(report: PlanReport) -> str:
 
 def _headline(report: PlanReport) -> str:
     table, evidence = report.plan.table, report.plan.evidence
-    cells = [("density", f"{table.density:.3f}")]
+    cells = [("density, sparse calls", f"{table.density:.3f}")]
     if evidence.attention_share is not None:
-        cells.append(("attention time", f"{evidence.attention_share:.0%}"))
+        cells.append(("attention time, run", f"{evidence.attention_share:.0%}"))
     if evidence.speedup is not None:
         cells.append(("speed-up", f"{evidence.speedup:.2f}x"))
     if evidence.psnr is not None:
@@ -74,13 +74,14 @@ def _pareto(report: PlanReport) -> str:
     intro = (
         "Mean error of all heads against what they cost, for plans at other prices (lambda). "
         '<span class="swatch" style="background:var(--accent)"></span> best pattern for every head, '
-        '<span class="swatch" style="background:var(--quiet)"></span> one kind of pattern at one '
+        '<span class="swatch" style="background:var(--muted)"></span> one kind of pattern at one '
         "density for all heads."
     )
     source = report.plan.evidence.cost_source
     if source:
         intro += f" Costs: {escape(source)}."
-    return sections.section("Error against cost", intro, pareto_chart(report.sweep))
+    chart = f'<div class="scroll">{pareto_chart(report.sweep)}</div>'
+    return sections.section("Error against cost", intro, chart)
 
 
 def _frames(report: PlanReport) -> str:

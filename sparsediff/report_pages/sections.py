@@ -129,22 +129,31 @@ def kept_blocks(result: GenerationResult) -> str:
 
 
 def frame_rows(videos: Mapping[str, Tensor]) -> str:
-    """First, middle and last frame of videos ``[f, h, w, 3]`` by name, and how two of them differ."""
+    """First, middle and last frame of one or two videos ``[f, h, w, 3]``, and how two differ."""
     count = min(len(video) for video in videos.values())
+    places = sorted({0, count // 2, count - 1})
+    if len(videos) == 1:
+        ((name, video),) = videos.items()
+        views = {f"{name}, frame {place + 1}": pictures.frame(video[place]) for place in places}
+        return _frames(views, views)
     rows = []
-    for place in sorted({0, count // 2, count - 1}):
+    for place in places:
         views = {name: pictures.frame(video[place]) for name, video in videos.items()}
-        if len(videos) == 2:
-            apart = pictures.difference(*(video[place] for video in videos.values()))
-            views[f"difference x {pictures.DIFFERENCE_GAIN}"] = apart
-        figures = "".join(
-            f'<figure><img alt="{escape(name)}, frame {place + 1}" src="{uri}">'
-            f"<figcaption>{escape(name)}</figcaption></figure>"
-            for name, uri in views.items()
-        )
+        apart = pictures.difference(*(video[place] for video in videos.values()))
+        views[f"difference x {pictures.DIFFERENCE_GAIN}"] = apart
         title = "" if count == 1 else f"<h3>frame {place + 1}</h3>"
-        rows.append(f'{title}<div class="frames">{figures}</div>')
+        rows.append(title + _frames(views, [f"{name}, frame {place + 1}" for name in views]))
     return "".join(rows)
+
+
+def _frames(views: Mapping[str, str], said: Iterable[str]) -> str:
+    """Pictures side by side, by caption; `said` are their descriptions."""
+    figures = "".join(
+        f'<figure><img alt="{escape(words)}" src="{uri}"><figcaption>{escape(name)}</figcaption>'
+        f"</figure>"
+        for words, (name, uri) in zip(said, views.items(), strict=True)
+    )
+    return f'<div class="frames">{figures}</div>'
 
 
 def pairs(values: Mapping[str, object]) -> str:

@@ -43,6 +43,7 @@ from sparsediff.search.patterns import (
     Stripe,
 )
 from sparsediff.search.profile import AttentionProfile, ProfileRecord
+from sparsediff.search.token_reorder import by_place
 
 EVIL = '</script><script>alert("1")</script> & <b>"bold"</b>'
 LAYERS, HEADS, PARTS, SIDE, CANDIDATES = 3, 2, 2, 6, 4
@@ -175,9 +176,16 @@ def test_a_pattern_map_is_the_mask(pattern: Any) -> None:
 
 
 def test_a_reordered_pattern_is_shown_in_the_order_of_the_sequence() -> None:
-    moved = MultiDiagonal(half_widths=(0.2,), everywhere=True, by_place=True)
-    plain = replace(moved, by_place=False)
-    assert torch.equal(pattern_map(moved, GRID, BLOCK, 6), pattern_map(plain, GRID, BLOCK, 6))
+    """Token by token: the pair is computed if the blocks of its new places are."""
+    moved = MultiDiagonal(half_widths=(0.125,), everywhere=True, by_place=True)
+    mask = pattern_mask([moved], GRID, BLOCK).to_dense()[0, 0]
+    place = by_place(GRID).argsort() // BLOCK
+    tokens = mask[place][:, place].float()
+    expected = tokens.view(6, 8, 6, 8).mean(dim=(1, 3))
+    found = pattern_map(moved, GRID, BLOCK, 6)
+    torch.testing.assert_close(found, expected)
+    assert float(found.mean()) == pytest.approx(float(mask.float().mean()))
+    assert not torch.equal(found, mask.float())
 
 
 def test_error_against_cost(searched: Path) -> None:
