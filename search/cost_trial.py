@@ -20,10 +20,10 @@ from sparsediff.search.cost_masks import masks
 from sparsediff.search.token_reorder import by_place, periods
 
 # Operations of the dense call that is timed, by device type: tens of milliseconds each.
-OPERATIONS = {"cpu": 6e9, "cuda": 1.5e13}
-MOST_ROUNDS, ENOUGH_ROUNDS = 9, 3
+OPERATIONS = {"cpu": 2.5e9, "cuda": 1.5e13}
+MOST_ROUNDS, ENOUGH_ROUNDS = 11, 3
 # After these seconds no round begins once there are enough; after twice as many none at all.
-SECONDS = 8.0
+SECONDS = 10.0
 
 Run = Callable[[], object]
 

@@ -137,13 +137,17 @@ class Profiling(Method):
         """Dense; at a sampled step also the mass."""
         record = self.record
         record.grid = record.grid or call.grid
-        if self.schedule.is_dense(call.step, call.depth) or not self.steps.is_sampled(call.step):
+        if self.schedule.is_dense(call.step, call.depth):
+            return call.dense()
+        bucket, profile = self.steps.bucket(call.step), record.layers.get(call.layer)
+        # The second model of Wan 2.2 may begin after the sampled steps of a bucket.
+        seen = profile is not None and bool(profile.calls[bucket] > 0)
+        if seen and not self.steps.is_sampled(call.step):
             return call.dense()
         out, lse = call.dense_with_lse()
         mass = call.mass(lse, self.block_size, query_stride=self.query_stride)
-        profile = record.layers.get(call.layer)
         if profile is None:
             shape = (len(self.steps.starts), mass.shape[1], mass.shape[-1])
             profile = record.layers[call.layer] = AttentionProfile.empty(*shape)
-        profile.add(self.steps.bucket(call.step), mass, call.grid, self.block_size)
+        profile.add(bucket, mass, call.grid, self.block_size)
         return out

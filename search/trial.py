@@ -66,7 +66,8 @@ class PatternTrial(Method):
         if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         bucket = self.steps.bucket(call.step)
-        if self.steps.is_sampled(call.step):
+        # The second model of Wan 2.2 may begin after the sampled steps of a bucket.
+        if self.steps.is_sampled(call.step) or not self.record.has_seen(call.layer, bucket):
             return self._try_all(bucket, call, memory)
         return self._run(self._best(bucket, call), bucket, call, memory)
 

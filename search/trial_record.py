@@ -22,6 +22,10 @@ class TrialRecord:
             self.errors[layer] = torch.zeros_like(like, dtype=torch.float64)
             self.calls[layer] = torch.zeros(len(like), dtype=torch.float64)
 
+    def has_seen(self, layer: int, bucket: int) -> bool:
+        """Whether a call of that layer was tried in that bucket."""
+        return layer in self.calls and bool(self.calls[layer][bucket] > 0)
+
     def add(self, layer: int, bucket: int, errors: Tensor) -> None:
         """Add one call's errors ``[c, h]``."""
         self.errors[layer][bucket] += errors

@@ -159,6 +159,25 @@ def test_online_heads_compete() -> None:
     assert bool((known.errors[:, online, 0] < 0.05).any())
 
 
+def test_a_layer_that_begins_between_the_sampled_steps_is_looked_at() -> None:
+    """As the second model of Wan 2.2 does: its first call in a bucket counts, whenever it comes."""
+    qkv = layer(["diagonal", "stripe"])
+    late = Step(index=2, total=5)  # the first bucket's sampled step is 1
+    assert not STEPS.is_sampled(late)
+    profiling = Profiling(steps=STEPS, block_size=BLOCK)
+    profiling.attend(call(GRID, late, Recorder(), qkv), Memory())
+    profile = profiling.record.layers[0]
+    assert profile.calls.tolist() == [1, 0]
+    settings = CandidateSettings(densities=(0.2,))
+    rows = (tuple(candidates(profile, 0, GRID, BLOCK, settings)),) * 2
+    shares = torch.stack([densities(bucket, GRID, BLOCK) for bucket in rows])
+    trial = PatternTrial(
+        trials={0: LayerTrials(rows=rows, costs=shares)}, price=0.02, steps=STEPS, block_size=BLOCK
+    )
+    trial.attend(call(GRID, late, Recorder(), qkv), Memory())
+    assert trial.record.calls[0].tolist() == [1, 0]
+
+
 def test_a_run_without_sparse_steps_has_no_plan() -> None:
     known, _, _ = search(["full"])
     with pytest.raises(SparseError, match="warmup"):
