@@ -16,7 +16,7 @@ from sparsediff.search.online_heads import OnlineHeads
 from sparsediff.search.patterns import Full, Skip
 from sparsediff.search.planned_layer import PlannedLayer
 from sparsediff.search.sampled_steps import SampledSteps
-from sparsediff.search.schedule import Schedule
+from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.trial_record import TrialRecord
 
 # A head whose output varies less than this share of its layer's mean adds next to nothing to it, and
@@ -63,13 +63,31 @@ class PatternTrial(Method):
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule; all candidates at a sampled step; else the chosen ones."""
-        if self.schedule.is_dense(call.step, call.depth):
-            return call.dense()
+        schedule = self.schedule
+        if schedule.is_dense(call.step, call.depth):
+            if call.depth < self.dense_layers or not schedule.is_last_dense(call.step):
+                return call.dense()
+            return self._last_dense(call, memory)
         bucket = self.steps.bucket(call.step)
         # The second model of Wan 2.2 may begin after the sampled steps of a bucket.
         if self.steps.is_sampled(call.step) or not self.record.has_seen(call.layer, bucket):
             return self._try_all(bucket, call, memory)
         return self._run(self._best(bucket, call), bucket, call, memory)
+
+    def _last_dense(self, call: AttentionCall, memory: Memory) -> Tensor:
+        """Online candidates are searched here, as those of a plan are; later steps find them stale."""
+        after = Step(index=call.step.index + 1, total=call.step.total)
+        bucket = self.steps.bucket(after)
+        rows = self.trials[call.layer].rows[bucket]
+        found = [OnlineHeads.of(row, call.grid, self.block_size) for row in rows]
+        if not any(found):
+            return call.dense()
+        out, lse = call.dense_with_lse()
+        for online in found:
+            if online is not None:
+                kept = memory.extra.setdefault("online", {})[online] = Memory(lse=lse)
+                online.search(call, kept, bucket, self.schedule.marks(call.step))
+        return out
 
     def _try_all(self, bucket: int, call: AttentionCall, memory: Memory) -> Tensor:
         """Run every candidate, keep for each head the output of the best so far."""

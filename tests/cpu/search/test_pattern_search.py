@@ -7,11 +7,11 @@ import torch
 from attention_calls import Recorder, call
 
 from sparsediff.kernels import SparseError
-from sparsediff.search import Memory, SparseVDiT, Step, TokenGrid
+from sparsediff.search import Memory, PatternTable, PlannedHead, SparseVDiT, Step, TokenGrid
 from sparsediff.search.candidates import CandidateSettings, candidates, densities
 from sparsediff.search.choice import MOST_SKIPPED, Chooser, LayerChoices
 from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import MODES, Skip
+from sparsediff.search.patterns import MODES, Full, Online, Skip
 from sparsediff.search.profile import Profiling
 from sparsediff.search.sampled_steps import SampledSteps
 from sparsediff.search.trial import LayerTrials, PatternTrial
@@ -176,6 +176,35 @@ def test_a_layer_that_begins_between_the_sampled_steps_is_looked_at() -> None:
     )
     trial.attend(call(GRID, late, Recorder(), qkv), Memory())
     assert trial.record.calls[0].tolist() == [1, 0]
+
+
+def test_online_candidates_are_as_stale_as_those_of_a_plan() -> None:
+    """Searched in the last dense step: with other attention in the next one they miss its blocks."""
+    first, after = layer(["stripe"]), layer(["multi-diagonal"])
+    rows = (((Full(),), (Online(density=0.2),)),) * 2
+    costs = torch.ones(2, 2, 1, dtype=torch.float64)
+    trial = PatternTrial(
+        trials={0: LayerTrials(rows=rows, costs=costs)}, price=0.0, steps=STEPS, block_size=BLOCK
+    )
+    planned = SparseVDiT(
+        table=PatternTable(
+            grid=GRID,
+            block_size=BLOCK,
+            starts=STEPS.starts,
+            buckets=(((PlannedHead(pattern=Online(density=0.2)),),),) * 2,
+            density=0.2,
+        )
+    )
+    outputs = []
+    for method in (trial, planned):
+        memory = Memory()
+        for index, qkv in ((0, first), (1, after)):
+            out = method.attend(call(GRID, Step(index=index, total=5), Recorder(), qkv), memory)
+        outputs.append(out)
+    full, stale = outputs
+    expected = (stale - full).square().mean() / full.var(unbiased=False)
+    assert float(trial.record.errors[0][0, 1, 0]) == pytest.approx(float(expected), rel=1e-4)
+    assert float(expected) > 0.3
 
 
 def test_a_run_without_sparse_steps_has_no_plan() -> None:
