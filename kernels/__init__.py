@@ -24,6 +24,8 @@ from sparsediff.kernels.dense import dense_attention_lse
 from sparsediff.kernels.errors import (
     AlreadyEnabledError,
     BackendError,
+    PlanError,
+    PlanMismatchError,
     SparseError,
     UnsupportedModelError,
 )
@@ -37,6 +39,8 @@ __all__ = [
     "Diagonals",
     "Full",
     "Listed",
+    "PlanError",
+    "PlanMismatchError",
     "Skip",
     "SparseError",
     "Stripes",

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from sparsediff.kernels.errors import SparseError
@@ -55,7 +54,8 @@ class Configuration:
 
 def _is_place(name: str) -> bool:
     """Whether a text means a folder, a file or a Hub id; no method's name has a slash or an ending."""
-    return "/" in name or os.sep in name or "." in name or (bool(name) and Path(name).exists())
+    # os.path.exists, unlike Path.exists, takes any text: one that is too long does not exist.
+    return "/" in name or os.sep in name or "." in name or os.path.exists(name)  # noqa: PTH110
 
 
 def _unknown(choice: object) -> str:

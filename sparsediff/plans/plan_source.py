@@ -36,14 +36,14 @@ def plan_source(
     given = os.fspath(name)
     if not isinstance(given, str) or not given:
         raise PlanError(f"plan={given!r}: needs a folder, a Hub id or a PatternPlan.")
-    path = Path(given).expanduser()
     try:
+        path = Path(given).expanduser()
         if path.is_dir():
             return PlanFolder(path=path)
         if path.is_file():
             with path.open("rb") as file:
                 refuse_pickles(given, file.read(8))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         raise PlanError(f"{given[:200]} could not be read: {error}") from None
     refuse_pickles(given)
     if path.exists():

@@ -20,7 +20,7 @@ def weights_digest(modules: Iterable[nn.Module]) -> str | None:
     """SHA-256 over a few values of every parameter of the modules, as hexadecimal text.
 
     Values are taken evenly spaced and rounded to bfloat16, so float32 and bfloat16 loads agree. None
-    when a parameter has no plain values to take: on the meta device, sharded, quantised, float16.
+    when a parameter has no plain values to take: offloaded, sharded, quantised, float16.
     """
     digest = hashlib.sha256()
     samples: list[Tensor] = []
@@ -42,7 +42,8 @@ def weights_digest(modules: Iterable[nn.Module]) -> str | None:
 
 def _is_plain(parameter: nn.Parameter) -> bool:
     plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor
-    return plain and parameter.dtype in _EXACT and not parameter.is_meta
+    here = not parameter.is_meta and parameter.numel() > 0  # not offloaded to a disk
+    return plain and here and parameter.dtype in _EXACT
 
 
 def _sample(parameter: Tensor) -> Tensor:

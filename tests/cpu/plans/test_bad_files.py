@@ -231,8 +231,10 @@ def test_places_without_a_plan(pipe: Any, folder: Path, tmp_path: Path) -> None:
     for missing in (tmp_path / "none", Path("user/plan"), "./none", "a/b/c", "~/no/such", "a/"):
         assert "There is no plan at" in refused(pipe, missing)
     assert "could not be read" in refused(pipe, "x/" + "y" * 5000)
-    with pytest.raises(sparsediff.SparseError):
-        pipe.enable_sparse_attention("a\0/b")
+    assert "could not be read" in refused(pipe, "~no-such-user-here/plan")
+    for text in ("a\0/b", "a\0b", "y" * 5000, ""):
+        with pytest.raises(sparsediff.SparseError):
+            pipe.enable_sparse_attention(text)
 
 
 @pytest.mark.parametrize("kind", ["offline", "missing", "gated", "broken"])
