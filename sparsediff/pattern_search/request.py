@@ -115,12 +115,6 @@ class SearchRequest:
             raise different(run, differences)
         return cls(settings=now, folder=run, device=found, resumed=True)
 
-    @property
-    def recipe(self) -> GenerationRecipe:
-        """How the pipeline is called."""
-        settings = self.settings
-        return GenerationRecipe(call=settings.call, autocast=settings.autocast)
-
 
 def different(folder: RunFolder, differences: Sequence[str]) -> SparseError:
     """The error of a search that would go on as another one."""

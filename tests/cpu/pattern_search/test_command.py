@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparsediff.cli import main, search, search_arguments
-from sparsediff.pattern_search import budget, driver, options
+from sparsediff.pattern_search import budget, driver, options, passes
 from sparsediff.pattern_search.watch import SearchStopped
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +78,7 @@ def test_interrupted_says_what_is_saved_and_how_to_go_on(arguments, tmp_path, mo
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(driver, "trial", interrupt)
+    monkeypatch.setattr(passes, "trial", interrupt)
     assert main(["search", *arguments, "--density", "0.5", "--limit", "1", "--json"]) == 130
     out, err = capsys.readouterr()
     words = f"saved 1 of 3 units; resume: sparsediff search --resume {tmp_path / 'run'}"

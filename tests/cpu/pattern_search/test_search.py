@@ -6,9 +6,10 @@ import json
 
 import pytest
 from safetensors.torch import load_file
+from tiny_pipelines import FAMILIES
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.pattern_search import driver
+from sparsediff.pattern_search import driver, passes
 from sparsediff.pattern_search.budget import Budget
 from sparsediff.pattern_search.driver import search
 from sparsediff.pattern_search.request import SearchRequest
@@ -90,7 +91,7 @@ def test_stop_ends_a_unit_in_the_middle(request_for, tmp_path):
 def test_a_finished_search_is_not_done_again(finished, monkeypatch):
     before = {path: path.read_bytes() for path in finished.folder.path.iterdir() if path.is_file()}
     for name in ("profile", "trial"):
-        monkeypatch.setattr(driver, name, lambda *_, **__: pytest.fail("done again"))
+        monkeypatch.setattr(passes, name, lambda *_, **__: pytest.fail("done again"))
     search(SearchRequest.resume(finished.folder.path))
     assert before == {p: p.read_bytes() for p in finished.folder.path.iterdir() if p.is_file()}
 
@@ -145,13 +146,11 @@ def test_other_weights_are_found_out_after_loading(finished, monkeypatch):
         search(SearchRequest.resume(finished.folder.path))
 
 
-def test_a_budget_may_be_given_anew_without_new_trials(request_for, tmp_path, monkeypatch):
-    search(request_for(tmp_path / "run"))
-    monkeypatch.setattr(driver, "trial", lambda *_, **__: pytest.fail("done again"))
-    budget = Budget(kind="density", value=0.7)
-    found = search(SearchRequest.resume(tmp_path / "run", budget=budget))
+def test_a_budget_may_be_given_anew_without_new_trials(with_budget, monkeypatch):
+    monkeypatch.setattr(passes, "trial", lambda *_, **__: pytest.fail("done again"))
+    found = with_budget("density", 0.7)
     assert 0.5 < found.choice.density <= 0.7
-    assert RunFolder(path=tmp_path / "run").read_settings().budget == budget
+    assert found.folder.read_settings().budget == Budget(kind="density", value=0.7)
     assert found.settings.options.density == 0.5  # of the trials' trajectory
 
 
@@ -167,3 +166,29 @@ def test_a_failed_load_leaves_no_folder(request_for, tmp_path):
     with pytest.raises(SparseError, match="could not be loaded"):
         search(dataclasses.replace(request, settings=settings))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wan22", "hunyuan_video", "flux"])
+def test_other_families(name, tmp_path):
+    """Two models, text in the sequence, images; with every kind of pattern allowed."""
+    family = FAMILIES[name]
+    model = tmp_path / "model"
+    family.build().save_pretrained(model)
+    call = {k: v for k, v in family.call.items() if k != "prompt"} | {"num_inference_steps": 6}
+    recipe = {"schema": "sparsediff.generation/1", "call": call, "dtype": "float32"}
+    (model / "generation.json").write_text(json.dumps(recipe))
+    options = {"block_size": 16, "cost": "flops", "per_bucket": 1}
+    request = SearchRequest.new(
+        str(model),
+        ["a red circle"],
+        Budget(kind="density", value=0.5),
+        tmp_path / "run",
+        device="cpu",
+        options={**options, "online": True, "allow_skip": True, "compensate": True},
+    )
+    found = search(request)
+    assert 0.2 < found.choice.density <= 0.5
+    assert found.plan.table.compensate
+    assert "online" in found.modes
+    assert PatternPlan.from_pretrained(tmp_path / "run") == found.plan
