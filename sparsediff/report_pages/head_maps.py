@@ -38,7 +38,7 @@ _COLOURS = {  # of plan.css
     "online": (204, 121, 167),
 }
 _GAP = 2
-_SAMPLES = 16  # tokens of a cell, where blocks do not lie in the order of the sequence
+_SAMPLES = 16  # blocks, or reordered tokens, that a cell is made of
 
 
 def head_maps(report: PlanReport) -> str:
@@ -67,29 +67,31 @@ def head_maps(report: PlanReport) -> str:
 def pattern_map(pattern: Pattern, grid: TokenGrid, block: int, side: int) -> Tensor:
     """Share of its pairs that a pattern computes in each coarse cell: ``[side, side]``.
 
-    In the order of the sequence, also where the tokens are reordered to compute it; those cells are
-    estimated from some tokens each. An online head shows its text alone.
+    In the order of the sequence, also where the tokens are reordered to compute it. Cells of more than
+    _SAMPLES blocks are estimated from so many. An online head shows its text alone.
     """
     blocks = block_count(grid.tokens, block)
-    taken = torch.zeros(blocks, blocks)
+    at = _sampled_blocks(pattern, grid, block, side)
+    taken = torch.zeros(len(at), len(at), dtype=torch.bool)
     if isinstance(pattern, Full):
-        taken[:] = 1
+        taken[:] = True
     elif isinstance(pattern, Diagonal | MultiDiagonal):
-        number = torch.arange(blocks)
-        apart = number[None, :] - number[:, None] + blocks - 1
-        taken = block_offsets(pattern, grid, block)[apart].float()
+        taken = block_offsets(pattern, grid, block)[at[None, :] - at[:, None] + blocks - 1]
     elif isinstance(pattern, Stripe):
-        taken[:, list(pattern.columns)] = 1
+        taken |= torch.isin(at, torch.tensor(pattern.columns))
     if not isinstance(pattern, Skip):
-        text = grid.text_blocks(block)
-        taken[text] = 1
-        taken[:, text] = 1
-    if isinstance(pattern, MultiDiagonal) and pattern.by_place:
-        count = side * _SAMPLES
-        tokens = ((torch.arange(count) + 0.5) * grid.tokens / count).long()
-        place = by_place(grid).argsort()[tokens] // block
-        taken = taken[place][:, place]
-    return functional.adaptive_avg_pool2d(taken[None], side)[0]
+        text = grid.text_blocks(block)[at]
+        taken |= text | text[:, None]
+    return functional.adaptive_avg_pool2d(taken.float()[None], side)[0]
+
+
+def _sampled_blocks(pattern: Pattern, grid: TokenGrid, block: int, side: int) -> Tensor:
+    """Numbers of blocks in the order of the sequence: all of them, or some for every cell."""
+    blocks, count = block_count(grid.tokens, block), side * _SAMPLES
+    spread = (torch.arange(count) + 0.5) / count
+    if isinstance(pattern, MultiDiagonal) and pattern.by_place:  # where each token has gone
+        return by_place(grid).argsort()[(spread * grid.tokens).long()] // block
+    return torch.arange(blocks) if blocks <= count else (spread * blocks).long()
 
 
 class _Drawing:

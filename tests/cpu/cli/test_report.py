@@ -171,8 +171,17 @@ def test_a_pattern_map_is_the_mask(pattern: Any) -> None:
     mask: BlockMask = pattern_mask([pattern], grid, BLOCK)
     blocks = mask.q_blocks
     assert torch.equal(pattern_map(pattern, grid, BLOCK, blocks), mask.to_dense()[0, 0].float())
-    coarse = pattern_map(pattern, grid, BLOCK, 3)
-    assert coarse.shape == (3, 3)
+
+
+def test_a_map_of_many_blocks_is_estimated() -> None:
+    grid = replace(GRID, frames=300, text_before=9)
+    pattern = MultiDiagonal(half_widths=(40.0, 0.1))
+    whole = pattern_mask([pattern], grid, BLOCK).to_dense()[0, 0].float()
+    assert len(whole) > 32 * 16, "more blocks than are looked at"
+    cells = torch.nn.functional.adaptive_avg_pool2d(whole[None], 32)[0]
+    found = pattern_map(pattern, grid, BLOCK, 32)
+    torch.testing.assert_close(found, cells, atol=0.15, rtol=0)
+    assert float((found - cells).abs().mean()) < 0.01
 
 
 def test_a_reordered_pattern_is_shown_in_the_order_of_the_sequence() -> None:
