@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity clean
+.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity plans clean
 
 setup: $(SETUP)
 
@@ -64,6 +64,18 @@ bench: setup
 
 fidelity: setup
 	$(BIN)/sparsediff fidelity samples/models/shapes-wan --prompts samples/prompts.txt --steps 10
+
+# The plans in samples/plans, searched anew in runs/.
+PLAN = $(BIN)/sparsediff search samples/models/shapes-wan --prompts samples/calibration.txt \
+	--limit 6 --steps 10 --density 0.3
+PLAN_FILES = plan.json tables.safetensors README.md
+
+plans: setup
+	$(PLAN) --out runs/plan-0.3
+	$(PLAN) --online --out runs/plan-0.3-online
+	mkdir -p samples/plans/shapes-wan-0.3 samples/plans/shapes-wan-0.3-online
+	cp $(addprefix runs/plan-0.3/,$(PLAN_FILES)) samples/plans/shapes-wan-0.3
+	cp $(addprefix runs/plan-0.3-online/,$(PLAN_FILES)) samples/plans/shapes-wan-0.3-online
 
 clean:
 	rm -rf $(VENV) dist build runs *.egg-info

@@ -128,12 +128,14 @@ class Chooser:
                 figure.gather(1, pick[:, None])[:, 0]
                 for figure, pick in zip(figures, picks, strict=True)
             ]
-            return float((self.weights * torch.cat(taken, dim=1).mean(dim=1)).sum())
+            figures_by_bucket = torch.cat(taken, dim=1).mean(dim=1)
+            return float((self.weights * figures_by_bucket).sum())
 
         return Choice(
             picks=tuple(picks),
             price=price,
-            density=mean([layer.densities for layer in self.layers]),
+            # Weights that sum to 1 may do so with a rounding error.
+            density=min(1.0, mean([layer.densities for layer in self.layers])),
             cost=mean([layer.costs for layer in self.layers]),
             error=mean([layer.errors for layer in self.layers]),
         )

@@ -85,12 +85,14 @@ def _rule(pattern: Pattern, grid: TokenGrid) -> Rule:
     if isinstance(pattern, Full | Skip):
         return pattern
     if isinstance(pattern, Diagonal):
-        return Diagonals(half_width=round(pattern.half_width * period))
+        return Diagonals(half_width=min(round(pattern.half_width * period), grid.tokens))
     if isinstance(pattern, MultiDiagonal) and pattern.by_place:
         places = round(pattern.half_widths[0] * period)
-        return Diagonals(half_width=places * count + count - 1)
+        # No wider than the sequence: the kernels count in 32 bits.
+        return Diagonals(half_width=min(places * count + count - 1, grid.tokens))
     if isinstance(pattern, MultiDiagonal) and pattern.everywhere and len(pattern.half_widths) == 1:
-        return Diagonals(half_width=round(pattern.half_widths[0] * period), period=period)
+        width = min(round(pattern.half_widths[0] * period), grid.tokens)
+        return Diagonals(half_width=width, period=period)
     return Listed()
 
 

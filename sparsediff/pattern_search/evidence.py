@@ -33,7 +33,7 @@ def evidence_of(
         price=choice.price,
         epsilon=choice.epsilon,
         cost_source=cost.source,
-        density=dense_share + (1 - dense_share) * choice.density,
+        density=min(1.0, dense_share + (1 - dense_share) * choice.density),
         attention_share=dense_share + (1 - dense_share) * choice.cost,
         speedup=outcome.speedup,
         psnr=psnr if psnr is not None and isfinite(psnr) else None,

@@ -207,6 +207,19 @@ def test_online_candidates_are_as_stale_as_those_of_a_plan() -> None:
     assert float(expected) > 0.3
 
 
+def test_a_choice_that_stays_full_has_density_1() -> None:
+    """The shares of the buckets may sum to a little more than 1; a density may not."""
+    full = LayerChoices(
+        rows=(((Full(),),),) * 5,
+        errors=torch.zeros(5, 1, 1, dtype=torch.float64),
+        costs=torch.ones(5, 1, 1, dtype=torch.float64),
+        densities=torch.ones(5, 1, 1, dtype=torch.float64),
+    )
+    chooser = Chooser([full], (6, 6, 6, 6, 2))
+    assert float(chooser.weights.sum()) > 1
+    assert chooser.at_price(0.1).density == 1
+
+
 def test_a_run_without_sparse_steps_has_no_plan() -> None:
     known, _, _ = search(["full"])
     with pytest.raises(SparseError, match="warmup"):
