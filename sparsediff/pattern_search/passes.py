@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.pattern_search.costs import measure_costs, read_costs, shapes_of
+from sparsediff.pattern_search.options import SearchOptions
 from sparsediff.pattern_search.probes import PROMPTS
 from sparsediff.pattern_search.profiles import STAGE as PROFILE
 from sparsediff.pattern_search.profiles import Profiles, profile
@@ -83,15 +86,19 @@ class Passes:
         return Candidates.of(profiles, self.shapes, read_costs(self.folder), options)
 
     def price(self, found: Candidates) -> float:
-        """The lambda that gives the density of the trials, from the errors on one dense trajectory."""
-        if not self._tried(PILOT, [0], found, price=0.0):
+        """The lambda that gives the density of the trials, from the errors on one dense trajectory.
+
+        One step of every bucket is enough for that.
+        """
+        options = replace(self.settings.options, per_bucket=1)
+        if not self._tried(PILOT, [0], found, options, price=0.0):
             raise self._out_of_time()
         chooser = found.chooser(total_record(self.work.units, PILOT, [0]))
         return chooser.at_density(self.settings.options.density).price
 
     def trials(self, found: Candidates, price: float) -> tuple[TrialRecord, list[int]]:
         """Every candidate on every prompt's sparse trajectory; the prompts that were in time."""
-        done = self._tried(TRIAL, self.prompts, found, price=price)
+        done = self._tried(TRIAL, self.prompts, found, self.settings.options, price=price)
         if not done:
             raise self._out_of_time()
         return total_record(self.work.units, TRIAL, done), done
@@ -111,13 +118,17 @@ class Passes:
         return runner
 
     def _tried(
-        self, stage: str, prompts: range | list[int], found: Candidates, *, price: float
+        self,
+        stage: str,
+        prompts: Sequence[int],
+        found: Candidates,
+        options: SearchOptions,
+        *,
+        price: float,
     ) -> list[int]:
         def compute(prompt: int) -> Statistics:
-            settings = self.settings
-            return trial(
-                self.runner(prompt), settings.options, found, price=price, backend=settings.backend
-            )
+            backend = self.settings.backend
+            return trial(self.runner(prompt), options, found, price=price, backend=backend)
 
         return self.work.run(stage, prompts, compute)
 

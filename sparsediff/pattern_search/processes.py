@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import torch
+
 # The others wait for the slowest prompt of a pass; the usual limit of half an hour is too short.
 _LONGEST_WAIT = timedelta(days=7)
 
@@ -20,9 +22,11 @@ class Processes:
 
     def __init__(self, device: str | None) -> None:
         self._state: Any = None
+        self._made = False  # a group that the caller made stays the caller's
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
+            self._made = not torch.distributed.is_initialized()
             on_cpu = device is not None and device.startswith("cpu")
             self._state = PartialState(cpu=on_cpu, timeout=_LONGEST_WAIT)
         self.count: int = self._state.num_processes if self._state else 1
@@ -52,6 +56,7 @@ class Processes:
             self._state.wait_for_everyone()
 
     def close(self) -> None:
-        """Leave the group; call it last."""
-        if self._state is not None:
+        """Leave the group, if it was made here; call it last."""
+        if self._state is not None and self._made:
             self._state.destroy_process_group()
+            self._state._reset_state()  # or the next search would find a group that is gone
