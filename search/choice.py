@@ -34,8 +34,9 @@ class LayerChoices:
 class Choice:
     """One candidate per bucket, layer and head: ``picks[layer]`` int64 ``[s, h]``.
 
-    ``price`` is the paper's lambda, an error per unit of cost. ``density``, ``cost`` and ``error`` are
-    means over the calls of a run.
+    ``price`` is the paper's lambda, an error per unit of cost, and ``epsilon`` its bound: a head stays
+    full when every other candidate's loss is above it. ``density``, ``cost`` and ``error`` are means
+    over the calls of a run.
     """
 
     picks: tuple[Tensor, ...]
@@ -43,11 +44,7 @@ class Choice:
     density: float
     cost: float
     error: float
-
-    @property
-    def epsilon(self) -> float:
-        """The paper's bound: a head stays full when every other candidate's loss is above it."""
-        return self.price
+    epsilon: float
 
 
 class Chooser:
@@ -138,6 +135,7 @@ class Chooser:
             density=min(1.0, mean([layer.densities for layer in self.layers])),
             cost=mean([layer.costs for layer in self.layers]),
             error=mean([layer.errors for layer in self.layers]),
+            epsilon=price * max(float(layer.costs[:, 0].max()) for layer in self.layers),
         )
 
     def _with_few_skipped(self, picks: list[Tensor], price: float) -> list[Tensor]:
