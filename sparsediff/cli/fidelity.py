@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.fidelity_document import document, markdown
+from sparsediff.cli.prompt_file import read_prompts
 
 SCHEMA = "sparsediff.fidelity/1"
 DEFAULT_DENSITIES = "0.15,0.25,0.4"
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write; raises SparseError for bad input before the model is loaded."""
-    prompts, densities = _prompts(args), _densities(args.densities)
+    prompts, densities = read_prompts(args.prompts, args.limit), _densities(args.densities)
     if args.output and not Path(args.output).absolute().parent.is_dir():
         raise _error(f"There is no folder for {args.output}; make it first.")
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints is not our answer
@@ -94,21 +95,6 @@ def _measure(
         "versions": versions(),
     }
     return about, rows
-
-
-def _prompts(args: argparse.Namespace) -> list[str]:
-    try:
-        text = Path(args.prompts).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _error(
-            f"The prompt file {args.prompts} cannot be read; needs one prompt a line."
-        ) from error
-    prompts = [line.strip() for line in text.splitlines() if line.strip()]
-    if not prompts:
-        raise _error(f"{args.prompts} holds no prompt; needs one prompt a line.")
-    if args.limit < 1:
-        raise _error(f"--limit {args.limit}: needs at least 1.")
-    return prompts[: args.limit]
 
 
 def _densities(text: str) -> list[float]:

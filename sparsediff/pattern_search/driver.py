@@ -39,15 +39,12 @@ def search(request: SearchRequest, watch: Watch | None = None) -> SearchResult:
     watch.begin()
     processes = Processes(request.device)
     lock = request.folder.locked() if processes.is_main else nullcontext()
-    try:
-        with lock:
-            device = processes.device(request.device)
-            files = ModelFiles(name=request.settings.model)
-            pipe = load_pipeline(files, dtype=request.settings.dtype, device=device)
-            with _stoppable(pipe, watch):
-                return _searched(request, pipe, processes, watch, device)
-    finally:
-        processes.close()
+    with lock:
+        device = processes.device(request.device)
+        files = ModelFiles(name=request.settings.model)
+        pipe = load_pipeline(files, dtype=request.settings.dtype, device=device)
+        with _stoppable(pipe, watch):
+            return _searched(request, pipe, processes, watch, device)
 
 
 @contextmanager

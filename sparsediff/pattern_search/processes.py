@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -22,13 +23,16 @@ class Processes:
 
     def __init__(self, device: str | None) -> None:
         self._state: Any = None
-        self._made = False  # a group that the caller made stays the caller's
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
-            self._made = not torch.distributed.is_initialized()
+            joined = torch.distributed.is_initialized()
             on_cpu = device is not None and device.startswith("cpu")
             self._state = PartialState(cpu=on_cpu, timeout=_LONGEST_WAIT)
+            if (
+                not joined
+            ):  # by the caller, whose group it is
+                atexit.register(self._state.destroy_process_group)
         self.count: int = self._state.num_processes if self._state else 1
         self.index: int = self._state.process_index if self._state else 0
 
@@ -54,9 +58,3 @@ class Processes:
         """Go on when every process has come here."""
         if self._state is not None:
             self._state.wait_for_everyone()
-
-    def close(self) -> None:
-        """Leave the group, if it was made here; call it last."""
-        if self._state is not None and self._made:
-            self._state.destroy_process_group()
-            self._state._reset_state()  # or the next search would find a group that is gone

@@ -60,7 +60,7 @@ def test_rows_and_document(short_sample, prompts, tmp_path, capsys, monkeypatch)
 
 
 def test_the_table_without_json(sample, prompts, capsys, monkeypatch):
-    def made_up(runner_for, prompts, densities, *, progress):
+    def made_up(runner_for, prompts, densities, *, planned, progress):
         return [
             FidelityRow(name="window", density=d, psnr=(20.0, 30.0), ssim=(0.5, 0.7))
             for d in densities
