@@ -29,9 +29,7 @@ class Processes:
             joined = torch.distributed.is_initialized()
             on_cpu = device is not None and device.startswith("cpu")
             self._state = PartialState(cpu=on_cpu, timeout=_LONGEST_WAIT)
-            if (
-                not joined
-            ):  # by the caller, whose group it is
+            if not joined:  # by the caller, whose group it is
                 atexit.register(self._state.destroy_process_group)
         self.count: int = self._state.num_processes if self._state else 1
         self.index: int = self._state.process_index if self._state else 0

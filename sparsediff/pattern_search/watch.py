@@ -32,10 +32,11 @@ def _ignored(progress: Progress) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watch:
-    """``progress`` is told before and after every unit; ``stop`` is asked before every forward.
+    """What a caller wants to know, and when the search has to end.
 
-    After ``max_minutes`` no unit begins. ``bars`` shows the denoising steps on stderr. ``clock`` in
-    seconds. Raises SparseError for minutes below 0.
+    ``progress`` is told before every unit; ``stop`` is asked before every forward, in each process of
+    a launch, and has to say the same in all. After ``max_minutes`` no unit begins. ``bars`` shows the
+    denoising steps on stderr. ``clock`` in seconds. Raises SparseError for minutes below 0.
     """
 
     progress: Callable[[Progress], None] = _ignored
