@@ -31,11 +31,14 @@ def _diagonals(pattern: Diagonal | MultiDiagonal, grid: TokenGrid) -> list[tuple
     period, count = periods(grid)
     if isinstance(pattern, Diagonal):
         return [(0, round(pattern.half_width * period))]
-    widths = [round(width * period) for width in pattern.half_widths[:count]]
+    widths = [round(width * period) for width in pattern.half_widths]
     if pattern.by_place:
         return [(0, widths[0] * count + count - 1)]
-    if pattern.everywhere:  # a wide diagonal of the period after the last one still reaches in
-        widths += [widths[-1]] * (count + 2 + round(pattern.half_widths[-1]) - len(widths))
+    if pattern.everywhere:  # a wide diagonal of a period after the last one still reaches in
+        reach = min(round(pattern.half_widths[-1]), count)
+        widths += [widths[-1]] * (count + 2 + reach - len(widths))
+    else:
+        widths = widths[:count]
     return [
         (sign * distance * period, width)
         for distance, width in enumerate(widths)

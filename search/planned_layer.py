@@ -13,7 +13,7 @@ from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory
 from sparsediff.search.online_heads import OnlineHeads
 from sparsediff.search.pattern_mask import pattern_mask, reordered_heads
-from sparsediff.search.patterns import Pattern
+from sparsediff.search.patterns import Pattern, Skip
 from sparsediff.search.token_grid import TokenGrid
 from sparsediff.search.token_reorder import reordered_sparse
 
@@ -22,12 +22,14 @@ from sparsediff.search.token_reorder import reordered_sparse
 class PlannedLayer:
     """``mask`` of the fixed patterns, ``[1, h, m, n]``; ``online`` heads that are searched, if any.
 
-    ``reordered``: heads whose tokens are ordered place by place while they are computed.
+    ``reordered``: heads whose tokens are ordered place by place while they are computed. ``skipped``:
+    heads that give 0, also where left-out blocks take part as mean keys and values.
     """
 
     mask: BlockMask
     online: OnlineHeads | None
     reordered: tuple[int, ...]
+    skipped: tuple[int, ...]
 
     @classmethod
     def of(
@@ -38,6 +40,7 @@ class PlannedLayer:
             mask=pattern_mask(patterns, grid, block, device),
             online=OnlineHeads.of(patterns, grid, block),
             reordered=reordered_heads(patterns),
+            skipped=tuple(n for n, pattern in enumerate(patterns) if isinstance(pattern, Skip)),
         )
 
     def run(
@@ -47,4 +50,7 @@ class PlannedLayer:
         mask = self.mask
         if self.online is not None:
             mask = self.online.mask(call, memory, mask, bucket, marks)
-        return reordered_sparse(call, mask, self.reordered, compensate=compensate)
+        out = reordered_sparse(call, mask, self.reordered, compensate=compensate)
+        if not (compensate and self.skipped):
+            return out
+        return out.index_fill(2, torch.tensor(self.skipped, device=out.device), 0)

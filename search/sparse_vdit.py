@@ -60,7 +60,7 @@ class SparseVDiT(Method):
         if not isinstance(self.strict, bool):
             raise SparseError(f"strict={self.strict!r}: needs True or False.")
         above = self.online_above
-        if above is not None and (isinstance(above, bool) or not above >= 0):
+        if above is not None and not (_is_number(above) and above >= 0):
             raise SparseError(
                 f"online_above={above!r}: needs an error >= 0 (a share of the output's variance), "
                 f"or None."
@@ -173,3 +173,7 @@ class SparseVDiT(Method):
             "starts": list(self.table.starts),
             "modes": self.table.modes,
         }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -103,6 +103,17 @@ def test_every_pattern_is_its_definition(grid: TokenGrid, patterns: list[Pattern
         assert share == pytest.approx(float(wanted.float().mean()))
 
 
+@pytest.mark.parametrize(
+    "grid", [TokenGrid(frames=1, height=1, width=64), TokenGrid(frames=2, height=4, width=8)]
+)
+def test_widths_of_distances_that_a_grid_lacks_still_count(grid: TokenGrid) -> None:
+    """A wide diagonal around a period beyond the last one reaches back into the video."""
+    pattern = MultiDiagonal(half_widths=(0.0, 0.0, 1.8), everywhere=True)
+    assert torch.equal(
+        pattern_mask([pattern], grid, BLOCK).to_dense()[0, 0], expected(pattern, grid)
+    )
+
+
 def test_patterns_keep_their_rules() -> None:
     """Kernels that compute blocks do so for windows, for other heads they read the lists."""
     grid = TokenGrid(frames=4, height=4, width=4)

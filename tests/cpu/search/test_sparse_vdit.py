@@ -95,6 +95,17 @@ def test_all_modes_in_one_launch() -> None:
     assert bool((out[:, :, 1] == 0).all())
 
 
+def test_a_skipped_head_gives_zero_with_mean_keys_too() -> None:
+    """The search tries it as 0, at the cost of nothing."""
+    qkv = tensors(GRID, heads=len(MIXED))
+    step = Step(index=5, total=10)
+    plain, _ = run(SparseVDiT(table=table(MIXED)), step, qkv)
+    out, recorder = run(SparseVDiT(table=table(MIXED), compensate=True), step, qkv)
+    assert recorder.ran == ["sparse"]
+    assert bool((out[:, :, 1] == 0).all())
+    assert not torch.allclose(out[:, :, 2], plain[:, :, 2], atol=1e-3)  # the others have them
+
+
 def test_a_layer_of_reordered_heads_only() -> None:
     patterns: list[Pattern] = [MIXED[5]] * 3
     qkv = tensors(GRID, heads=3)
@@ -209,7 +220,14 @@ def test_other_layers_or_heads_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"density": 0.5}, {"block_size": 64}, {"online_above": -1.0}, {"strict": 1}]
+    "options",
+    [
+        {"density": 0.5},
+        {"block_size": 64},
+        {"online_above": -1.0},
+        {"online_above": "0.1"},
+        {"strict": 1},
+    ],
 )
 def test_options_cannot_contradict_the_plan(options) -> None:
     with pytest.raises(SparseError, match=next(iter(options))):
