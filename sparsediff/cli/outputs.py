@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sparsediff.generation_result import GenerationResult
 from sparsediff.kernels.errors import SparseError
+from sparsediff.output_folder import require_writable
 
 _FILES = (".mp4", ".gif", ".png")
 _ENDING = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*")  # of a file; "v0.2" may be a folder
@@ -57,15 +58,7 @@ class Outputs:
             raise SparseError(
                 f"{frames} frames do not fit into {self.stem}.png; needs .mp4 or .gif."
             )
-        there = self.folder
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        if not there.is_dir():
-            raise SparseError(
-                f"The folder {self.folder} cannot be made: {there} is a file. Choose another with -o."
-            )
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise SparseError(f"The folder {there} is not writable; choose another with -o.")
+        require_writable(self.folder, advice="Choose another with -o.")
 
     def write(self, result: GenerationResult, *, command: str) -> dict[str, str]:
         """Make the folder, write videos (or images), report and figures; the paths by kind."""

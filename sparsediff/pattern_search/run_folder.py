@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.model_files import read_object
+from sparsediff.output_folder import require_writable
 from sparsediff.pattern_search.lock import folder_lock
 from sparsediff.pattern_search.settings import SearchSettings
 from sparsediff.pattern_search.units import Units, write_tensors
@@ -48,15 +48,7 @@ class RunFolder:
                 f"{path} already holds a search. Go on with it by --resume {path}, or choose another "
                 f"folder with --out."
             )
-        there = path
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        if not there.is_dir():
-            raise SparseError(
-                f"The folder {path} cannot be made: {there} is a file. Choose another with --out."
-            )
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise SparseError(f"The folder {there} is not writable; choose another with --out.")
+        require_writable(path, advice="Choose another with --out.")
         if path.exists() and any(entry.name != "lock" for entry in path.iterdir()):
             raise SparseError(
                 f"{path} is not empty. Choose a new folder with --out, so that nothing is "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsediff.kernels.errors import PlanError
+from sparsediff.output_folder import require_writable
 from sparsediff.plans.file_limits import PLAN, TABLES, check_size, refuse_pickles
 
 
@@ -59,15 +60,7 @@ class PlanFolder:
 
     def check_writable(self) -> None:
         """Raise PlanError when a plan could not be saved here; leaves nothing behind."""
-        there = self.path.absolute()
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        if not there.is_dir():
-            raise PlanError(
-                f"The folder {self.path} cannot be made: {there} is a file. Choose another."
-            )
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PlanError(f"The folder {there} is not writable; choose another.")
+        require_writable(self.path, advice="Choose another.", error=PlanError)
 
     def write(self, contents: Mapping[str, bytes]) -> None:
         """Write the files in this order, each whole or not at all; raises PlanError.
