@@ -32,6 +32,7 @@ _Diagonals = TypeVar("_Diagonals", Diagonal, MultiDiagonal)
 Row = tuple[Pattern, ...]  # one pattern per head
 LEVELS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the density asked for
 _MOST = 0.85  # beyond it a pattern saves nothing worth its name
+_LEAST = 1e-4  # as the others are rounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ class CandidateSettings:
         """Densities below and above the one that a plan is to have on average."""
         if not 0 < density < 1:
             raise SparseError(f"density={density!r}: needs a share of the blocks in (0, 1).")
-        levels = sorted({round(min(_MOST, density * level), 4) for level in LEVELS})
+        levels = sorted({max(_LEAST, round(min(_MOST, density * x), 4)) for x in LEVELS})
         return cls(densities=tuple(levels), allow_skip=allow_skip, online=online)
 
 
@@ -66,8 +67,13 @@ def candidates(
     """What to try for the heads of one layer in one bucket: rows of one pattern per head.
 
     Row i is of the same kind for every layer and bucket. The first row is full attention; skip, if it
-    is allowed, the second.
+    is allowed, the second. Raises SparseError when no block is without text.
     """
+    if not grid.video_blocks(block):
+        raise SparseError(
+            f"{grid} in blocks of {block} tokens: text touches every block, so there is nothing to "
+            f"leave out. Use a larger size or smaller blocks."
+        )
     heads = profile.columns.shape[1]
     rows: list[Row] = [(pattern,) * heads for pattern in _alike(grid, block, settings)]
     for density in settings.densities:

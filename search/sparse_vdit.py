@@ -12,9 +12,10 @@ from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.pattern_mask import video_density
 from sparsediff.search.pattern_table import PatternTable
-from sparsediff.search.patterns import Full, Online, Pattern, Stripe
+from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Online, Pattern, Stripe
 from sparsediff.search.planned_layer import PlannedLayer
 from sparsediff.search.schedule import Schedule, Step
+from sparsediff.search.token_grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +25,9 @@ class SparseVDiT(Method):
     All heads of a layer run in one launch, whatever their patterns. ``density``, ``block_size``,
     ``warmup``, ``dense_layers`` and ``compensate`` are the table's. On another token grid than the
     table's, ``strict`` is an error; without it widths are carried over, and stripes, which name blocks
-    of one grid, run full. ``online_above``: heads whose error in the search is above it are searched
-    while generating, as AdaSpa does and at their pattern's density, again at every ``refresh`` mark
-    (not in the paper).
+    of one grid, run full; so do widths in frames where there is one frame only. ``online_above``:
+    heads whose error in the search is above it are searched while generating, as AdaSpa does and at
+    their pattern's density, again at every ``refresh`` mark (not in the paper).
 
     Raises SparseError for options that contradict the table.
     """
@@ -112,10 +113,12 @@ class SparseVDiT(Method):
     def _patterns(self, bucket: int, call: AttentionCall) -> list[Pattern]:
         """The patterns of one layer on the grid of the call."""
         other = call.grid != self.table.grid
+        same_unit = _unit(call.grid) == _unit(self.table.grid)
         patterns: list[Pattern] = []
         for head in self.table.buckets[bucket][call.layer]:
             pattern = head.pattern
-            if other and isinstance(pattern, Stripe):
+            widths = isinstance(pattern, Diagonal | MultiDiagonal)
+            if other and (isinstance(pattern, Stripe) or (widths and not same_unit)):
                 pattern = Full()
             bound, error = self.online_above, head.error
             if bound is not None and error is not None and error > bound:
@@ -130,9 +133,9 @@ class SparseVDiT(Method):
         return Online(density=max(share, 1e-6))
 
     def _check_grid(self, call: AttentionCall, memory: Memory) -> None:
-        if memory.extra.get("checked"):
+        if memory.extra.get("checked") == call.grid:
             return
-        memory.extra["checked"] = True
+        memory.extra["checked"] = call.grid
         table = self.table
         if len(table.buckets[0]) <= call.layer:
             raise PlanMismatchError(
@@ -152,9 +155,12 @@ class SparseVDiT(Method):
                 f"patterns over."
             )
         if call.layer == 0:
+            mine, theirs = _unit(table.grid), _unit(call.grid)
+            words = f"; so do widths, which count {mine}s and not {theirs}s"
             call.recorder.noted(
                 f"plan carried over from {table.grid} to {call.grid}; {table.stripes} of "
                 f"{table.entries} patterns are stripes, which run full on another grid"
+                + (words if mine != theirs else "")
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,6 +179,13 @@ class SparseVDiT(Method):
             "starts": list(self.table.starts),
             "modes": self.table.modes,
         }
+
+
+def _unit(grid: TokenGrid) -> str:
+    """What a period of `periods` is, which widths count."""
+    if grid.frames > 1:
+        return "frame"
+    return "row" if grid.height > 1 else "sequence"
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from sparsediff.search import METHODS, Method, SparseVDiT
 
 # What `enable_sparse_attention` takes: a method's name, folder or Hub id; a Path is always a folder.
 Choice = str | os.PathLike[str] | Method | PatternPlan
+_SHOWN = 200  # characters of what was given: a PatternTable would fill many screens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +62,9 @@ def _is_place(name: str) -> bool:
 def _unknown(choice: object) -> str:
     near = get_close_matches(str(choice), METHODS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = repr(choice)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     return (
-        f"Unknown method {choice!r}; choose one of {', '.join(METHODS)} or pass a configuration such "
+        f"Unknown method {shown}; choose one of {', '.join(METHODS)} or pass a configuration such "
         f"as sparsediff.AdaSpa(density=0.25), or a plan: a PatternPlan, its folder or its Hub id.{hint}"
     )

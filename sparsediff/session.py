@@ -128,9 +128,9 @@ class Session:
         )
         try:
             return self.method.attend(call, self._memory(layer, q))
-        except PlanMismatchError:
+        except PlanMismatchError as error:
             self.disable()
-            raise
+            raise PlanMismatchError(f"{error} Sparse attention is disabled again.") from None
 
     def passed_over(
         self, layer: int, timestep: Tensor | None, reason: str, *, compiled: bool = False

@@ -225,7 +225,9 @@ def test_row_2_another_size(plan: PatternPlan) -> None:
     with pytest.raises(PlanMismatchError, match=r"TokenGrid\(3x4x4\); this run has TokenGrid\(2x"):
         WAN.run(pipe, steps=STEPS, num_frames=5, callback_on_step_end=count)
     assert steps == []
-    pipe.disable_sparse_attention()
+    with pytest.raises(PlanMismatchError, match=r"Sparse attention is disabled again\.$"):
+        pipe.enable_sparse_attention(plan)
+        WAN.run(pipe, steps=STEPS, num_frames=5)
     session = pipe.enable_sparse_attention(uniform(plan, Stripe(columns=(0, 2))), strict=False)
     WAN.run(pipe, steps=STEPS, num_frames=5)
     report = session.report()
@@ -269,6 +271,12 @@ def test_with_block(plan: PatternPlan) -> None:
         WAN.run(pipe, steps=STEPS)
     assert session.report().sparse_calls == PER_STEP * 3
     assert states(pipe) == before
+
+
+def test_a_table_alone_is_refused_in_a_few_words(plan: PatternPlan) -> None:
+    with pytest.raises(sparsediff.SparseError, match=r"Unknown method PatternTable\(") as error:
+        wan().enable_sparse_attention(plan.table)  # type: ignore[arg-type]
+    assert len(str(error.value)) < 500
 
 
 def test_public_names() -> None:

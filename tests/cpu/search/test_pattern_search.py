@@ -12,7 +12,7 @@ from sparsediff.search.candidates import CandidateSettings, candidates, densitie
 from sparsediff.search.choice import MOST_SKIPPED, Chooser, LayerChoices
 from sparsediff.search.pattern_mask import pattern_mask
 from sparsediff.search.patterns import MODES, Full, Online, Skip
-from sparsediff.search.profile import Profiling
+from sparsediff.search.profile import AttentionProfile, Profiling
 from sparsediff.search.sampled_steps import SampledSteps
 from sparsediff.search.trial import LayerTrials, PatternTrial
 
@@ -231,3 +231,14 @@ def test_a_bare_model_cannot_be_searched() -> None:
         Profiling(steps=STEPS, block_size=BLOCK).attend(
             call(GRID, Step(index=3, progress=0.5), Recorder(), layer(["full"])), Memory()
         )
+
+
+def test_a_density_next_to_nothing_has_candidates() -> None:
+    assert CandidateSettings.around(0.0001).densities == (0.0001, 0.0002)
+
+
+def test_text_in_every_block_leaves_nothing_to_search() -> None:
+    grid = TokenGrid(frames=3, height=8, width=8, text_after=16)
+    profile = AttentionProfile.empty(1, 2, 2)
+    with pytest.raises(SparseError, match="text touches every block"):
+        candidates(profile, 0, grid, 200, CandidateSettings.around(0.3))

@@ -209,6 +209,26 @@ def test_another_grid_is_an_error_or_carried_over() -> None:
     assert "1 of 7 patterns are stripes" in recorder.notes[0]
 
 
+def test_the_grid_is_looked_at_again_when_it_changes() -> None:
+    """A bare model may be called with as many tokens in another shape."""
+    method, memory = SparseVDiT(table=table(MIXED)), Memory()
+    qkv = tensors(GRID, heads=len(MIXED))
+    run(method, Step(index=5, total=10), qkv, memory)
+    turned = TokenGrid(frames=4, height=8, width=6, text_after=20)
+    with pytest.raises(PlanMismatchError, match="4x8x6"):
+        run(method, Step(index=5, total=10), qkv, memory, grid=turned)
+
+
+def test_widths_in_frames_mean_nothing_in_an_image() -> None:
+    image = TokenGrid(frames=1, height=12, width=16, text_after=20)
+    qkv = tensors(image, heads=len(MIXED))
+    method = SparseVDiT(table=table(MIXED), strict=False)
+    out, recorder = run(method, Step(index=5, total=10), qkv, grid=image)
+    carried: list[Pattern] = [p if isinstance(p, Skip) else Full() for p in MIXED]
+    torch.testing.assert_close(out.double(), oracle(qkv, carried, image), atol=2e-5, rtol=1e-4)
+    assert "widths, which count frames and not rows" in recorder.notes[0]
+
+
 def test_other_layers_or_heads_are_refused() -> None:
     recorder = Recorder()
     with pytest.raises(PlanMismatchError, match="7 heads"):
