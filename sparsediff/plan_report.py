@@ -176,7 +176,7 @@ class _Parts:
         return costs.read_costs(self.folder) if (self.folder.path / costs.FILE).is_file() else None
 
     def videos(self) -> PlanVideos | None:
-        return PlanVideos.of_search(self.folder, self.plan.evidence.prompts)
+        return PlanVideos.of_search(self.folder, self.plan.evidence.prompts, self.plan.table)
 
 
 def steps_of(plan: PatternPlan) -> list[int]:

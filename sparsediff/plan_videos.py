@@ -9,8 +9,10 @@ from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.media import read_frames
+from sparsediff.pattern_search.probes import planned_frames
 from sparsediff.pattern_search.profiles import STAGE, dense_frames
 from sparsediff.pattern_search.run_folder import RunFolder
+from sparsediff.search import PatternTable
 
 SUFFIXES = (".mp4", ".png")
 
@@ -43,8 +45,10 @@ class PlanVideos:
         return cls(dense=dense, planned=planned, source=source)
 
     @classmethod
-    def of_search(cls, folder: RunFolder, prompts: tuple[str, ...]) -> PlanVideos | None:
-        """The first dense video that a search has kept."""
+    def of_search(
+        cls, folder: RunFolder, prompts: tuple[str, ...], table: PatternTable
+    ) -> PlanVideos | None:
+        """The first dense video that a search has kept, and the one of its plan, if it ran."""
         for prompt in folder.units.done(STAGE):
             try:
                 frames = dense_frames(folder.units, prompt)
@@ -53,7 +57,11 @@ class PlanVideos:
             words = f"prompt {prompt + 1} of the calibration"
             if prompt < len(prompts):
                 words += f": {prompts[prompt]}"
-            return cls(dense=frames, planned=None, source=words)
+            try:
+                planned = planned_frames(folder.units, table, prompt)
+            except KeyError:
+                planned = None
+            return cls(dense=frames, planned=planned, source=words)
         return None
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sparsediff.kernels.errors import SparseError
 from sparsediff.pattern_search import probes
 from sparsediff.pattern_search.probing import Probe, Target
 from sparsediff.pattern_search.settings import SearchSettings
@@ -55,13 +54,17 @@ class BudgetSearch:
         self.runner_for = runner_for
 
     def outcome(self) -> Outcome:
-        """What meets the budget, else what comes nearest, never nothing."""
+        """What meets the budget, else what comes nearest, never nothing; its PSNR if time permits."""
         budget = self.settings.budget
-        if budget.kind == "density":
-            return self._for_density(budget.value)
-        if budget.kind == "psnr":
-            return self._for_psnr(budget.value)
-        return self._for_speedup(budget.value)
+        kinds = {
+            "density": self._for_density,
+            "psnr": self._for_psnr,
+            "speedup": self._for_speedup,
+        }
+        found = kinds[budget.kind](budget.value)
+        if found.psnr is not None or found.choice.density == 1:
+            return found
+        return replace(found, psnr=self._psnr(found.choice))
 
     @cached_property
     def cheapest(self) -> Choice:
@@ -150,20 +153,26 @@ class BudgetSearch:
         return found, False
 
     def _psnr(self, choice: Choice) -> float | None:
-        method, stage = self._method(choice), self._stage(choice)
+        method, stage = self._method(choice), probes.stage_of("psnr", self._table(choice))
         prompts = [prompt for prompt in self.prompts if prompt < probes.PROMPTS]
         if not prompts:
-            raise SparseError("No prompt whose dense video was kept has been tried; resume later.")
+            return None  # the time was up before one whose dense video was kept
 
         def compute(prompt: int) -> Statistics:
-            runner = self.runner_for(prompt)
-            return probes.psnr_probe(runner, self.work.units, prompt, method, self.settings.backend)
+            return probes.psnr_probe(
+                self.runner_for(prompt),
+                self.work.units,
+                prompt,
+                method,
+                self.settings.backend,
+                keep_frames=prompt == prompts[0],
+            )
 
         done = self.work.run(stage, prompts, compute)
         return probes.mean_psnr(self.work.units, stage, prompts) if done == prompts else None
 
     def _speedup(self, choice: Choice) -> float | None:
-        method, stage = self._method(choice), self._stage(choice)
+        method, stage = self._method(choice), probes.stage_of("speedup", self._table(choice))
         first = self.prompts[0]
 
         def compute(prompt: int) -> Statistics:
@@ -175,9 +184,6 @@ class BudgetSearch:
 
     def _method(self, choice: Choice) -> SparseVDiT:
         return SparseVDiT(table=self._table(choice))
-
-    def _stage(self, choice: Choice) -> str:
-        return probes.stage_of(self.settings.budget.kind, self._table(choice))
 
     def _table(self, choice: Choice) -> PatternTable:
         options = self.settings.options

@@ -7,6 +7,7 @@ from hashlib import sha256
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from sparsediff.api import sparse_attention
 from sparsediff.kernels.errors import SparseError
@@ -27,15 +28,37 @@ def stage_of(kind: str, table: PatternTable) -> str:
 
 
 def psnr_probe(
-    runner: Runner, units: Units, prompt: int, method: SparseVDiT, backend: str
+    runner: Runner,
+    units: Units,
+    prompt: int,
+    method: SparseVDiT,
+    backend: str,
+    *,
+    keep_frames: bool = False,
 ) -> Statistics:
-    """PSNR of one prompt against its dense video, both as written: 8 bits a value."""
+    """PSNR of one prompt against its dense video, both as written: 8 bits a value.
+
+    With `keep_frames` also the video, uint8 ``[f, h, w, c]``.
+    """
     with sparse_attention(runner.pipe, method, backend=backend):
         frames = runner.run().frames
     if frames is None:
         raise SparseError("The pipeline returned no frames.")
-    found = psnr(dense_frames(units, prompt), as_bytes(frames).float() / 255)
-    return {"psnr": torch.tensor(found, dtype=torch.float64)}
+    shown = as_bytes(frames)
+    found = psnr(dense_frames(units, prompt), shown.float() / 255)
+    kept = {"frames": shown} if keep_frames else {}
+    return {"psnr": torch.tensor(found, dtype=torch.float64), **kept}
+
+
+def planned_frames(units: Units, table: PatternTable, prompt: int) -> Tensor:
+    """The kept video of a prompt with the plan of a table: float ``[f, h, w, c]`` in [0, 1].
+
+    Raises KeyError where none was kept.
+    """
+    stage = stage_of("psnr", table)
+    if prompt not in units.done(stage):
+        raise KeyError("frames")
+    return units.load(stage, prompt, only=("frames",))["frames"].float() / 255
 
 
 def speed_probe(runner: Runner, method: SparseVDiT, backend: str) -> Statistics:
@@ -51,7 +74,7 @@ def speed_probe(runner: Runner, method: SparseVDiT, backend: str) -> Statistics:
 
 def mean_psnr(units: Units, stage: str, prompts: Sequence[int]) -> float:
     """Mean over the prompts, in dB; infinite when all videos equal the dense ones."""
-    found = [float(units.load(stage, prompt)["psnr"]) for prompt in prompts]
+    found = [float(units.load(stage, prompt, only=("psnr",))["psnr"]) for prompt in prompts]
     return sum(found) / len(found)
 
 

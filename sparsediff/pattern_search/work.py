@@ -42,7 +42,8 @@ class Work:
             self.watch.check()
             if self.watch.time_is_up:
                 break
-            self._tell(f"{stage}, prompt {prompt + 1} of {len(prompts)}")
+            kind = stage.partition("-")[0]  # of a probe, whose table follows
+            self._tell(f"{kind}, prompt {prompt + 1} of {len(prompts)}")
             begun = self.watch.clock()
             statistics = compute(prompt)
             self.units.save(stage, prompt, statistics, round(self.watch.clock() - begun, 3))

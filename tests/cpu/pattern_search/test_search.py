@@ -5,6 +5,7 @@ import itertools
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_pipelines import FAMILIES
 
@@ -12,10 +13,13 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.pattern_search import driver, passes
 from sparsediff.pattern_search.budget import Budget
 from sparsediff.pattern_search.driver import search
+from sparsediff.pattern_search.probes import planned_frames, stage_of
+from sparsediff.pattern_search.profiles import dense_frames
 from sparsediff.pattern_search.request import SearchRequest
 from sparsediff.pattern_search.run_folder import RunFolder
 from sparsediff.pattern_search.watch import SearchStopped, Watch
 from sparsediff.plans.pattern_plan import PatternPlan
+from sparsediff.quality import psnr
 
 
 @pytest.fixture
@@ -43,6 +47,21 @@ def test_a_finished_search_leaves_a_plan_that_fits_the_model(finished, model):
     assert "FLOPs" in evidence.cost_source
     assert evidence.density == pytest.approx(0.25 + 0.75 * plan.table.density)  # 1 of 4 steps
     assert not (folder / "lock").exists()
+
+
+def test_the_plan_is_run_for_its_psnr_and_its_first_video(finished):
+    units = finished.folder.units
+    dense, planned = dense_frames(units, 0), planned_frames(units, finished.plan.table, 0)
+    assert planned.shape == dense.shape
+    assert not torch.equal(planned, dense)
+    found = [
+        float(units.load(stage_of("psnr", finished.plan.table), prompt)["psnr"])
+        for prompt in range(3)
+    ]
+    assert found[0] == pytest.approx(psnr(dense, planned))
+    assert finished.plan.evidence.psnr == pytest.approx(sum(found) / 3)
+    with pytest.raises(KeyError):  # kept for the first prompt only
+        planned_frames(units, finished.plan.table, 1)
 
 
 def test_what_is_written_beside_the_plan(finished):
@@ -99,7 +118,11 @@ def test_a_finished_search_is_not_done_again(finished, monkeypatch):
 def test_progress_counts_every_unit_and_then_knows_the_time(request_for, tmp_path):
     seen = []
     search(request_for(tmp_path / "run"), Watch(progress=seen.append))
-    assert [(at.done, at.total) for at in seen] == [(n, 7) for n in range(7)]
+    assert [(at.done, at.total) for at in seen[:7]] == [(n, 7) for n in range(7)]
+    proof = [
+        (at.text, at.done, at.total) for at in seen[7:]
+    ]  # the plan run on what has dense videos
+    assert proof == [(f"psnr, prompt {n + 1} of 3", 7 + n, 10) for n in range(3)]
     assert seen[0].seconds_left is None
     assert all(at.seconds_left > 0 for at in seen[1:])
     assert seen[3].text.startswith("pilot")
