@@ -131,8 +131,8 @@ class Chooser:
         return Choice(
             picks=tuple(picks),
             price=price,
-            # Weights that sum to 1 may do so with a rounding error.
-            density=min(1.0, mean([layer.densities for layer in self.layers])),
+            # Weights that sum to 1 do so with a rounding error; nobody asks for more digits.
+            density=min(1.0, round(mean([layer.densities for layer in self.layers]), 6)),
             cost=mean([layer.costs for layer in self.layers]),
             error=mean([layer.errors for layer in self.layers]),
             epsilon=price * max(float(layer.costs[:, 0].max()) for layer in self.layers),
