@@ -82,16 +82,17 @@ def measure_fidelity(
     for number, runner in enumerate(runners):
         progress(f"dense {number + 1}/{len(runners)}")
         references.append(_frames(runner))
+    fixed = []
+    for (name, density), method in (planned or {}).items():  # first: they may not fit the size
+        progress(f"{name}, density {density}")
+        fixed.append(_row(name, density, method, runners, references))
     rows = []
     for density in densities:
         for name, method in selections.items():
             progress(f"{name}, density {density}")
             chosen = method.with_options(density=density)
             rows.append(_row(name, density, chosen, runners, references))
-    for (name, density), method in (planned or {}).items():
-        progress(f"{name}, density {density}")
-        rows.append(_row(name, density, method, runners, references))
-    return rows
+    return rows + fixed
 
 
 def _row(

@@ -63,7 +63,7 @@ def _measure(
     args: argparse.Namespace, prompts: list[str], densities: list[float]
 ) -> tuple[dict[str, Any], list[Any]]:
     """What was run on, and the rows."""
-    from sparsediff.cli.fidelity_plans import planned_methods
+    from sparsediff.cli.fidelity_plans import placed_plans
     from sparsediff.environment import device_name, versions
     from sparsediff.fidelity import measure_fidelity
     from sparsediff.generation import GenerationRecipe
@@ -73,17 +73,19 @@ def _measure(
 
     hide_library_bars()
     files = ModelFiles(name=args.model)
-    planned = planned_methods(args.plan, densities)
+    plans = placed_plans(args.plan, densities)
     recipe = GenerationRecipe.of(files).with_call(num_inference_steps=args.steps)
     device = resolve_device(args.device)
     dtype = resolve_dtype(None, recipe, device)
     pipe = load_pipeline(files, dtype=dtype, device=device)
+    for plan in plans.values():
+        plan.check(pipe)
     show = not args.json and sys.stderr.isatty()
     rows = measure_fidelity(
         lambda prompt, seed: Runner(pipe, recipe, prompt=prompt, seed=seed, device=device),
         prompts,
         densities,
-        planned=planned,
+        planned={place: plan.method() for place, plan in plans.items()},
         progress=lambda text: print(text, file=sys.stderr) if show else None,
     )
     about = {

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.plans.pattern_plan import PatternPlan
-from sparsediff.search import Method
 from sparsediff.search.patterns import Online
 
 _NEAR = 0.02  # a plan is compared in the column whose density is at most so far away
 
 
-def planned_methods(
+def placed_plans(
     folders: Sequence[str], densities: Sequence[float]
-) -> dict[tuple[str, float], Method]:
-    """The methods of the plans, by the name and the density of their place in the table.
+) -> dict[tuple[str, float], PatternPlan]:
+    """The plans by the name and the density of their place in the table.
 
     Raises SparseError for a plan that cannot be read and for one whose density is not in the table.
     """
-    found: dict[tuple[str, float], Method] = {}
+    found: dict[tuple[str, float], PatternPlan] = {}
     for folder in folders:
         plan = PatternPlan.from_pretrained(folder)
         density = min(densities, key=lambda d: abs(d - plan.table.density))
@@ -32,5 +31,5 @@ def planned_methods(
         name = "plan + AdaSpa" if online else "plan"
         if (name, density) in found:
             raise SparseError(f"Two plans of density {density} are given; give one of each kind.")
-        found[name, density] = plan.method()
+        found[name, density] = plan
     return found
