@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsediff.pattern_search.budget import Budget
     from sparsediff.pattern_search.request import SearchRequest
     from sparsediff.pattern_search.result import SearchResult
+    from sparsediff.pattern_search.settings import SearchSettings
     from sparsediff.pattern_search.watch import Progress
 
 SCHEMA = "sparsediff.search/1"
@@ -164,7 +165,23 @@ def resume_command(folder: str) -> str:
 def _next_step(result: SearchResult) -> str:
     settings, plan = result.settings, str(result.folder.path)
     words = ["sparsediff", "generate", settings.model, settings.prompts[0], "--plan", plan]
-    return f"next: {shlex.join([*words, '--compare'])}"
+    return f"next: {shlex.join([*words, *_call_flags(settings), '--compare'])}"
+
+
+def _call_flags(settings: SearchSettings) -> list[str]:
+    """Size and steps where they are not the model's own: a plan runs at its size only."""
+    from sparsediff.generation import GenerationRecipe
+    from sparsediff.model_files import ModelFiles
+
+    own = GenerationRecipe.of(ModelFiles(name=settings.model)).call
+    flags = {
+        "height": "--height",
+        "width": "--width",
+        "num_frames": "--frames",
+        "num_inference_steps": "--steps",
+    }
+    there = [key for key in flags if key in settings.call and settings.call[key] != own.get(key)]
+    return [word for key in there for word in (flags[key], str(settings.call[key]))]
 
 
 def _is_main() -> bool:

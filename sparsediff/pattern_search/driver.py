@@ -40,6 +40,8 @@ def search(request: SearchRequest, watch: Watch | None = None) -> SearchResult:
     processes = Processes(request.device)
     lock = request.folder.locked() if processes.is_main else nullcontext()
     with lock:
+        if processes.is_main and not request.resumed:
+            request.folder.check_new()  # another search may have come and gone since the request
         device = processes.device(request.device)
         files = ModelFiles(name=request.settings.model)
         pipe = load_pipeline(files, dtype=request.settings.dtype, device=device)

@@ -69,15 +69,23 @@ class RunFolder:
         self.write_json("settings.json", settings.to_dict())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file whole or not at all."""
+        """Write a JSON file whole or not at all; raises SparseError when there is no room for it."""
         beside = self.path / f"{name}.tmp"
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(self.path / name)
+        try:
+            beside.write_text(text + "\n", encoding="utf-8")
+            beside.replace(self.path / name)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
+            raise _unwritten(self.path / name, error) from error
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write a file of tensors whole or not at all."""
-        write_tensors(self.path / name, tensors)
+        """Write a file of tensors whole or not at all; raises SparseError as `write_json` does."""
+        try:
+            write_tensors(self.path / name, tensors)
+        except OSError as error:
+            raise _unwritten(self.path / name, error) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,3 +109,9 @@ class RunFolder:
     @property
     def _settings(self) -> Path:
         return self.path / "settings.json"
+
+
+def _unwritten(path: Path, error: OSError) -> SparseError:
+    return SparseError(
+        f"{path} could not be written: {error.strerror or error}. Make room, then begin or resume."
+    )

@@ -1,6 +1,7 @@
 """`sparsediff search`: what it prints, what it refuses and when, and help without torch."""
 
 import argparse
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -46,6 +47,16 @@ def test_help_imports_nothing_heavy():
 def test_names_written_out_are_those_of_the_packages():
     assert set(search_arguments.BUDGETS) == set(budget.KINDS)
     assert search_arguments.COSTS == options.COSTS
+
+
+def test_the_next_command_is_for_the_size_of_the_plan(model, finished):
+    settings = finished.settings
+    call = {**settings.call, "num_frames": 5, "num_inference_steps": 7}
+    other = dataclasses.replace(
+        finished, settings=dataclasses.replace(settings, call=call, model=model)
+    )
+    assert search._next_step(finished).endswith(f"--plan {finished.folder.path} --compare")
+    assert search._next_step(other).endswith(" --frames 5 --steps 7 --compare")
 
 
 def test_the_whole_command(arguments, model, tmp_path, capsys):

@@ -1,9 +1,11 @@
 """The run folder: refused before anything is loaded, locked while in use, settings compared."""
 
 import dataclasses
+import errno
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +142,19 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     with pytest.raises(SparseError, match="not writable"):
         RunFolder(path=tmp_path / "a" / "b").check_new()
     assert not (tmp_path / "a").exists()
+
+
+def test_a_full_disk_is_said_and_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = RunFolder(path=tmp_path)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SparseError, match=r"settings\.json could not be written: No space left"):
+        folder.write_json("settings.json", {})
+    with pytest.raises(SparseError, match=r"trials\.safetensors could not be written: No space"):
+        folder.write_tensors("trials.safetensors", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_resume(tmp_path):

@@ -99,6 +99,15 @@ def test_stopped_and_resumed_is_as_if_nothing_had_happened(
     same_result(tmp_path / "run", finished.folder.path)
 
 
+def test_a_search_that_came_in_between_is_not_written_over(request_for, tmp_path, no_loading):
+    """Two searches were asked for while the folder was empty; the first one has ended."""
+    late = request_for(tmp_path / "run", seed=5)
+    (tmp_path / "run").mkdir()
+    late.folder.write_settings(late.settings)
+    with pytest.raises(SparseError, match="already holds a search"):
+        search(late)
+
+
 def test_stop_ends_a_unit_in_the_middle(request_for, tmp_path):
     asked = itertools.count()
     watch = Watch(stop=lambda: next(asked) >= 3)  # before the unit, and before two forwards
