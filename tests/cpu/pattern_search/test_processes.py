@@ -123,13 +123,16 @@ def test_two_processes_find_the_plan_of_one(arguments, whole, tmp_path, same_res
     done = _run([*_PAIR, str(spy), str(tmp_path), *arguments, "--out", str(run)])
     told = [json.loads((tmp_path / f"{index}.json").read_text()) for index in (0, 1)]
     assert [process["count"] for process in told] == [2, 2]
-    assert told[0]["did"] == [
-        ["profile", 0],
-        ["profile", 1],
-        ["pilot", 0],
-        ["trial", 0],
-        ["trial", 1],
+    did = [[(stage.partition("-")[0], prompt) for stage, prompt in one["did"]] for one in told]
+    assert did[0] == [
+        ("profile", 0),
+        ("profile", 1),
+        ("pilot", 0),
+        ("trial", 0),
+        ("trial", 1),
+        ("psnr", 0),
+        ("psnr", 1),
     ]
-    assert told[1]["did"] == [["profile", 2], ["trial", 2]]
+    assert did[1] == [("profile", 2), ("trial", 2), ("psnr", 2)]
     assert done.stdout.count("next: sparsediff generate") == 1
     same_result(run, whole)
