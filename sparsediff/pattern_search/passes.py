@@ -62,6 +62,7 @@ class Passes:
                 self.settings.options,
                 layers=len(self.shapes),
                 keep_frames=prompt < PROMPTS,
+                backend=self.settings.backend,
             )
 
         done = self.work.run(PROFILE, self.prompts, compute)

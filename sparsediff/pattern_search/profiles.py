@@ -49,15 +49,16 @@ class Profiles:
 
 
 def profile(
-    runner: Runner, options: SearchOptions, *, layers: int, keep_frames: bool
+    runner: Runner, options: SearchOptions, *, layers: int, keep_frames: bool, backend: str
 ) -> Statistics:
     """The unit of one prompt; with `keep_frames` also its video, uint8 ``[f, h, w, c]``.
 
-    Raises SparseError when one of the `layers` of the model could not be looked at.
+    Raises SparseError when one of the `layers` of the model could not be looked at, and when the
+    trials to come could not run on `backend`.
     """
     record = ProfileRecord()
     method = Profiling(steps=options.steps, block_size=options.block_size, record=record)
-    with sparse_attention(runner.pipe, method) as session:
+    with sparse_attention(runner.pipe, method, backend=backend) as session:
         frames = runner.run(decode=keep_frames).frames
     require_layers(session, layers, list(record.layers))
     if record.grid is None:  # no layer without a grid; said for the type checker

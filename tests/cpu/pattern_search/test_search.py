@@ -192,6 +192,13 @@ def test_a_layer_that_cannot_run_sparse_is_an_error_with_its_reason(request_for,
         search(request)
 
 
+def test_a_backend_that_cannot_run_here_ends_the_search_at_once(request_for, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(SparseError, match="'triton' cannot run these inputs"):
+        search(request_for(tmp_path / "run", backend="triton"))
+    assert RunFolder(path=tmp_path / "run").saved() == (0, 7)
+
+
 def test_a_failed_load_leaves_no_folder(request_for, tmp_path):
     request = request_for(tmp_path / "run")
     settings = dataclasses.replace(request.settings, model=str(tmp_path))
