@@ -11,7 +11,7 @@ if __name__ == "search":
 from sparsediff.search.adaspa import AdaSpa
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.pattern_table import PatternTable, PlannedHead
+from sparsediff.search.patterns.pattern_table import PatternTable, PlannedHead
 from sparsediff.search.random_blocks import RandomBlocks
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.sparse_vdit import SparseVDiT

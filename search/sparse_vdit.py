@@ -10,10 +10,17 @@ from torch import Tensor
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.pattern_mask import video_density
-from sparsediff.search.pattern_table import PatternTable
-from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Online, Pattern, Stripe
-from sparsediff.search.planned_layer import PlannedLayer
+from sparsediff.search.patterns.pattern import (
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Online,
+    Pattern,
+    Stripe,
+)
+from sparsediff.search.patterns.pattern_mask import video_density
+from sparsediff.search.patterns.pattern_table import PatternTable
+from sparsediff.search.patterns.planned_layer import PlannedLayer
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -45,6 +52,10 @@ class SparseVDiT(Method):
     compensate: bool = None  # type: ignore[assignment]  # the table's
 
     def __post_init__(self) -> None:
+        if not isinstance(self.table, PatternTable):
+            raise SparseError(
+                f"table={type(self.table).__name__}: needs a PatternTable; a plan's is plan.table."
+            )
         for name in ("density", "block_size", "warmup", "dense_layers"):
             value, planned = getattr(self, name), getattr(self.table, name)
             if value not in (-1, planned):
@@ -151,8 +162,8 @@ class SparseVDiT(Method):
         if self.strict:
             raise PlanMismatchError(
                 f"This plan was searched for {table.grid}; this run has {call.grid}. Generate at the "
-                f"plan's size, search a plan for this one, or pass strict=False to carry the "
-                f"patterns over."
+                f"plan's size, search a plan for this one, or pass strict=False (--no-strict) to carry "
+                f"the patterns over."
             )
         if call.layer == 0:
             mine, theirs = _unit(table.grid), _unit(call.grid)

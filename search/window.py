@@ -12,9 +12,9 @@ from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.errors import SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import periods
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

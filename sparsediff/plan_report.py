@@ -15,13 +15,13 @@ from sparsediff.plan_videos import PlanVideos
 from sparsediff.plans.file_limits import PLAN
 from sparsediff.plans.pattern_plan import PatternPlan
 from sparsediff.plans.strict_json import parse
-from sparsediff.search.cost import Cost
-from sparsediff.search.pattern_mask import pattern_density
-from sparsediff.search.patterns import MODES, MultiDiagonal, Pattern
-from sparsediff.search.profile import ProfileRecord
-from sparsediff.search.sampled_steps import SampledSteps
+from sparsediff.search.offline.cost import Cost
+from sparsediff.search.offline.profile import ProfileRecord
+from sparsediff.search.offline.sampled_steps import SampledSteps
+from sparsediff.search.patterns.pattern import MODES, MultiDiagonal, Pattern
+from sparsediff.search.patterns.pattern_mask import pattern_density
 
-SCHEMA = "sparsediff.report/1"
+SCHEMA = "sparsediff.plan-report/1"
 # What the page reads of search.json.
 _SEARCH = {"lambda": int | float, "limit": str | None, "probes": list}
 Part = TypeVar("Part")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.choice import Choice, Chooser, LayerChoices
-from sparsediff.search.patterns import Full, Skip
+from sparsediff.search.offline.choice import Choice, Chooser, LayerChoices
+from sparsediff.search.patterns.pattern import Full, Skip
 
 PRICES = torch.logspace(-5, 3, 60, dtype=torch.float64).tolist()
 _FIGURES = ("errors", "costs", "densities")

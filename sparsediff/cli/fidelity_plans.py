@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.plans.pattern_plan import PatternPlan
-from sparsediff.search.patterns import Online
+from sparsediff.search.patterns.pattern import Online
 
 _NEAR = 0.02  # a plan is compared in the column whose density is at most so far away
 

@@ -24,7 +24,7 @@ def headline(result: GenerationResult) -> str:
     method = result.report.method
     return (
         f"{result.model}: {shape}, {result.steps} steps, seed {result.seed}, {result.device} "
-        f"{result.dtype}, {method.get('name')} at density {method.get('density')}"
+        f"{result.dtype}, {method.get('name')} at density {method.get('density'):g}"
     )
 
 

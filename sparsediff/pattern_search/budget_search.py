@@ -12,7 +12,7 @@ from sparsediff.pattern_search.settings import SearchSettings
 from sparsediff.pattern_search.units import Statistics
 from sparsediff.pattern_search.work import Work
 from sparsediff.search import PatternTable, SparseVDiT, TokenGrid
-from sparsediff.search.choice import Choice, Chooser
+from sparsediff.search.offline.choice import Choice, Chooser
 from sparsediff.timed_run import Runner
 
 _TINY = 1e-9  # a density that no plan has: the cheapest is chosen

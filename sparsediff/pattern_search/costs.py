@@ -13,8 +13,8 @@ from sparsediff.pattern_search.run_folder import RunFolder
 from sparsediff.pattern_search.settings import SearchSettings
 from sparsediff.plans.fingerprint import Fingerprint
 from sparsediff.search import TokenGrid
-from sparsediff.search.cost import Cost, FlopsCost, MeasuredCost, measured_cost
-from sparsediff.search.cost_case import CostCase
+from sparsediff.search.offline.cost import Cost, FlopsCost, MeasuredCost, measured_cost
+from sparsediff.search.offline.cost_case import CostCase
 
 FILE = "costs.json"
 SCHEMA = "sparsediff.search-costs/1"

@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsediff.pattern_search.budget_search import Outcome
 from sparsediff.pattern_search.settings import SearchSettings
 from sparsediff.plans.evidence import Evidence
-from sparsediff.search.cost import Cost
+from sparsediff.search.offline.cost import Cost
 
 
 def evidence_of(

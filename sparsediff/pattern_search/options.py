@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.candidates import CandidateSettings
-from sparsediff.search.sampled_steps import SampledSteps
+from sparsediff.search.offline.candidates import CandidateSettings
+from sparsediff.search.offline.sampled_steps import SampledSteps
 
 MIDDLE = 0.3  # density around which patterns are tried when the budget does not name one
 COSTS = ("measured", "flops")

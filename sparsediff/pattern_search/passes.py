@@ -20,7 +20,7 @@ from sparsediff.pattern_search.trials import STAGE as TRIAL
 from sparsediff.pattern_search.units import Statistics
 from sparsediff.pattern_search.work import Work
 from sparsediff.plans.fingerprint import Fingerprint
-from sparsediff.search.trial_record import TrialRecord
+from sparsediff.search.offline.trial_record import TrialRecord
 from sparsediff.timed_run import Runner
 
 

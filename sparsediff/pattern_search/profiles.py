@@ -13,7 +13,7 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.pattern_search.options import SearchOptions
 from sparsediff.pattern_search.units import Statistics, Units
 from sparsediff.search import TokenGrid
-from sparsediff.search.profile import ProfileRecord, Profiling
+from sparsediff.search.offline.profile import ProfileRecord, Profiling
 from sparsediff.session import Session
 from sparsediff.timed_run import Runner
 

@@ -15,9 +15,9 @@ from sparsediff.pattern_search.run_folder import RunFolder
 from sparsediff.pattern_search.settings import SearchSettings
 from sparsediff.pattern_search.trials import Candidates
 from sparsediff.plans.pattern_plan import PatternPlan
-from sparsediff.search.choice import Choice
-from sparsediff.search.patterns import MODES
-from sparsediff.search.trial_record import TrialRecord
+from sparsediff.search.offline.choice import Choice
+from sparsediff.search.offline.trial_record import TrialRecord
+from sparsediff.search.patterns.pattern import MODES
 
 SCHEMA = "sparsediff.search-result/1"
 TRIALS = "trials.safetensors"

@@ -13,12 +13,12 @@ from sparsediff.pattern_search.costs import Shape
 from sparsediff.pattern_search.options import SearchOptions
 from sparsediff.pattern_search.profiles import Profiles, require_layers
 from sparsediff.pattern_search.units import Statistics, Units
-from sparsediff.search.candidates import Row, candidates, densities
-from sparsediff.search.choice import Chooser, LayerChoices
-from sparsediff.search.cost import Cost
-from sparsediff.search.patterns import MODES, MultiDiagonal, Pattern
-from sparsediff.search.trial import LayerTrials, PatternTrial
-from sparsediff.search.trial_record import TrialRecord
+from sparsediff.search.offline.candidates import Row, candidates, densities
+from sparsediff.search.offline.choice import Chooser, LayerChoices
+from sparsediff.search.offline.cost import Cost
+from sparsediff.search.offline.trial import LayerTrials, PatternTrial
+from sparsediff.search.offline.trial_record import TrialRecord
+from sparsediff.search.patterns.pattern import MODES, MultiDiagonal, Pattern
 from sparsediff.timed_run import Runner
 
 STAGE, PILOT = "trial", "pilot"

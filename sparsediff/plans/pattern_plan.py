@@ -24,7 +24,7 @@ from sparsediff.plans.plan_summary import plan_lines, plan_summary
 from sparsediff.plans.stripe_rows import pack, unpack
 from sparsediff.plans.table_document import rows_of
 from sparsediff.search import PatternTable, SparseVDiT
-from sparsediff.search.patterns import Stripe
+from sparsediff.search.patterns.pattern import Stripe
 
 logger = logging.getLogger("sparsediff")
 

@@ -18,8 +18,8 @@ from sparsediff.plans.records import record
 from sparsediff.plans.strict_json import parse
 from sparsediff.plans.table_document import TABLE, buckets_reader, head_values, rows_of
 from sparsediff.plans.values import optional, text
-from sparsediff.search.pattern_table import PatternTable
-from sparsediff.search.patterns import Stripe
+from sparsediff.search.patterns.pattern import Stripe
+from sparsediff.search.patterns.pattern_table import PatternTable
 
 FORMAT = 1
 _SCHEMA = re.compile(r"sparsediff\.plan/([0-9]{1,9})")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sparsediff.kernels.errors import PlanError
 from sparsediff.plans.file_limits import TABLES, refuse_pickles
-from sparsediff.search.patterns import Stripe
+from sparsediff.search.patterns.pattern import Stripe
 
 # As safetensors names them, and as numpy reads them.
 _ARRAYS = {"columns": ("I32", "<i4"), "starts": ("I64", "<i8")}

@@ -9,8 +9,16 @@ from typing import Any
 from sparsediff.plans.misfit import Misfit, Reader, wrong
 from sparsediff.plans.records import listed, record
 from sparsediff.plans.values import flag, number, one_of, optional, whole
-from sparsediff.search.pattern_table import PatternTable, PlannedHead
-from sparsediff.search.patterns import MODES, Diagonal, Full, MultiDiagonal, Online, Skip, Stripe
+from sparsediff.search.patterns.pattern import (
+    MODES,
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Online,
+    Skip,
+    Stripe,
+)
+from sparsediff.search.patterns.pattern_table import PatternTable, PlannedHead
 from sparsediff.search.token_grid import TokenGrid
 
 # Far beyond any use, and small enough for a kernel's 32-bit numbers: half_width x tokens of a period.

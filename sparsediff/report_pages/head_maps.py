@@ -13,9 +13,8 @@ from sparsediff.kernels.block_mask import block_count
 from sparsediff.media import data_uri, png
 from sparsediff.plan_report import PlanReport
 from sparsediff.report_pages.mode_map import LETTERS, head_words, layer_names, part_names
-from sparsediff.search.block_offsets import block_offsets
-from sparsediff.search.pattern_table import PlannedHead
-from sparsediff.search.patterns import (
+from sparsediff.search.patterns.block_offsets import block_offsets
+from sparsediff.search.patterns.pattern import (
     MODES,
     Diagonal,
     Full,
@@ -24,8 +23,9 @@ from sparsediff.search.patterns import (
     Skip,
     Stripe,
 )
+from sparsediff.search.patterns.pattern_table import PlannedHead
+from sparsediff.search.patterns.token_reorder import by_place
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import by_place
 
 MOST = 3000  # pictures on a page; parts of the run beyond them are left out
 _INK = (47, 111, 171)  # the accent colour of page.css

@@ -8,8 +8,8 @@ from html import escape
 from sparsediff.plan_report import PlanReport
 from sparsediff.plans.pattern_plan import PatternPlan
 from sparsediff.report_pages.charts import short_names
-from sparsediff.search.pattern_table import PlannedHead
-from sparsediff.search.patterns import (
+from sparsediff.search.offline.sampled_steps import SampledSteps
+from sparsediff.search.patterns.pattern import (
     MODES,
     Diagonal,
     MultiDiagonal,
@@ -17,7 +17,7 @@ from sparsediff.search.patterns import (
     Pattern,
     Stripe,
 )
-from sparsediff.search.sampled_steps import SampledSteps
+from sparsediff.search.patterns.pattern_table import PlannedHead
 
 LETTERS = {
     "full": "F",

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsediff.plans import Evidence, Fingerprint, PatternPlan
 from sparsediff.search import PatternTable, PlannedHead, TokenGrid
-from sparsediff.search.patterns import (
+from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
     MultiDiagonal,

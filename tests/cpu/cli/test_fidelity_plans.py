@@ -11,7 +11,7 @@ from sparsediff.plans.evidence import Evidence
 from sparsediff.plans.fingerprint import Fingerprint
 from sparsediff.plans.pattern_plan import PatternPlan
 from sparsediff.search import PatternTable, PlannedHead, SparseVDiT, TokenGrid, Window
-from sparsediff.search.patterns import Diagonal, Online
+from sparsediff.search.patterns.pattern import Diagonal, Online
 
 
 @pytest.fixture

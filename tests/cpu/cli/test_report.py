@@ -32,8 +32,8 @@ from sparsediff.report_pages.head_maps import pattern_map
 from sparsediff.report_pages.mode_map import LETTERS
 from sparsediff.report_pages.plan_page import plan_page
 from sparsediff.search import PlannedHead
-from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import (
+from sparsediff.search.offline.profile import AttentionProfile, ProfileRecord
+from sparsediff.search.patterns.pattern import (
     MODES,
     Diagonal,
     Full,
@@ -42,8 +42,8 @@ from sparsediff.search.patterns import (
     Skip,
     Stripe,
 )
-from sparsediff.search.profile import AttentionProfile, ProfileRecord
-from sparsediff.search.token_reorder import by_place
+from sparsediff.search.patterns.pattern_mask import pattern_mask
+from sparsediff.search.patterns.token_reorder import by_place
 
 EVIL = '</script><script>alert("1")</script> & <b>"bold"</b>'
 LAYERS, HEADS, PARTS, SIDE, CANDIDATES = 3, 2, 2, 6, 4
@@ -363,7 +363,7 @@ def test_the_command(searched: Path, capsys: pytest.CaptureFixture[str], tmp_pat
     other = tmp_path / "other.html"
     assert main(["report", str(searched), "--json", "--output", str(other)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "sparsediff.report/1"
+    assert found["schema"] == "sparsediff.plan-report/1"
     assert found["output"] == str(other)
     assert found["heads"][0][0][0] == {"mode": "diagonal", "density": 0.4444, "error": 0.1}
     inside = json.loads(Page(other.read_text(encoding="utf-8")).scripts["application/json"])

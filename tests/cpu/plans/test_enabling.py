@@ -17,8 +17,8 @@ import sparsediff
 from sparsediff.kernels.errors import PlanError, PlanMismatchError
 from sparsediff.plans import Fingerprint, PatternPlan
 from sparsediff.search import PlannedHead
-from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import Diagonal, Full, Stripe
+from sparsediff.search.patterns.pattern import Diagonal, Full, Stripe
+from sparsediff.search.patterns.pattern_mask import pattern_mask
 
 WAN = FAMILIES["wan"]
 STEPS, PER_STEP = 4, 6  # three layers, two guidance branches

@@ -21,8 +21,8 @@ from untouched import states
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.errors import PlanError, SparseError
 from sparsediff.plans import PatternPlan
-from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import Stripe
+from sparsediff.search.patterns.pattern import Stripe
+from sparsediff.search.patterns.pattern_mask import pattern_mask
 
 OUTCOMES = ("refused", "misfit", "plan")
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -16,7 +16,7 @@ from tiny_pipelines import FAMILIES, wan
 from sparsediff.kernels.errors import PlanError, SparseError
 from sparsediff.plans import Evidence, Fingerprint, PatternPlan
 from sparsediff.search import PatternTable, PlannedHead
-from sparsediff.search.patterns import Diagonal, Full, Skip, Stripe
+from sparsediff.search.patterns.pattern import Diagonal, Full, Skip, Stripe
 
 
 def test_every_field_comes_back(plan: PatternPlan, folder: Path) -> None:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels import BackendError, BlockMask, SparseError, measured_file
-from sparsediff.search import TokenGrid, cost_trial
-from sparsediff.search.cost import Cost, FlopsCost, MeasuredCost, measured_cost
-from sparsediff.search.cost_case import CostCase
-from sparsediff.search.cost_curves import KINDS, CostCurves, Curve
-from sparsediff.search.cost_file import FILE
-from sparsediff.search.cost_masks import masks
-from sparsediff.search.cost_trial import CostTrial
+from sparsediff.search import TokenGrid
+from sparsediff.search.offline import cost_trial
+from sparsediff.search.offline.cost import Cost, FlopsCost, MeasuredCost, measured_cost
+from sparsediff.search.offline.cost_case import CostCase
+from sparsediff.search.offline.cost_curves import KINDS, CostCurves, Curve
+from sparsediff.search.offline.cost_file import FILE
+from sparsediff.search.offline.cost_masks import masks
+from sparsediff.search.offline.cost_trial import CostTrial
 
 GRID = TokenGrid(frames=4, height=8, width=8, text_after=5)
 DENSE, MASS, SETUP, REORDER = 1.0, 0.4, 0.05, 0.3
@@ -160,7 +161,7 @@ def test_another_version_measures_again(
     kernels: FakeKernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured()
-    monkeypatch.setattr("sparsediff.search.cost_case.versions", lambda: "torch 99")
+    monkeypatch.setattr("sparsediff.search.offline.cost_case.versions", lambda: "torch 99")
     measured()
     assert len(FILE.load()) == 2
 

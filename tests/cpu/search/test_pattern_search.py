@@ -8,13 +8,13 @@ from attention_calls import Recorder, call
 
 from sparsediff.kernels import SparseError
 from sparsediff.search import Memory, PatternTable, PlannedHead, SparseVDiT, Step, TokenGrid
-from sparsediff.search.candidates import CandidateSettings, candidates, densities
-from sparsediff.search.choice import MOST_SKIPPED, Chooser, LayerChoices
-from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import MODES, Full, Online, Skip
-from sparsediff.search.profile import AttentionProfile, Profiling
-from sparsediff.search.sampled_steps import SampledSteps
-from sparsediff.search.trial import LayerTrials, PatternTrial
+from sparsediff.search.offline.candidates import CandidateSettings, candidates, densities
+from sparsediff.search.offline.choice import MOST_SKIPPED, Chooser, LayerChoices
+from sparsediff.search.offline.profile import AttentionProfile, Profiling
+from sparsediff.search.offline.sampled_steps import SampledSteps
+from sparsediff.search.offline.trial import LayerTrials, PatternTrial
+from sparsediff.search.patterns.pattern import MODES, Full, Online, Skip
+from sparsediff.search.patterns.pattern_mask import pattern_mask
 
 GRID = TokenGrid(frames=8, height=8, width=8)  # a frame is 4 blocks of 16
 BLOCK, DIM = 16, 64

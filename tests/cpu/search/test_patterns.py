@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from sparsediff.kernels import SparseError
 from sparsediff.search import TokenGrid
-from sparsediff.search.diagonal_fit import fitted_diagonals
-from sparsediff.search.pattern_mask import pattern_density, pattern_mask, reordered_heads
-from sparsediff.search.patterns import (
+from sparsediff.search.offline.diagonal_fit import fitted_diagonals
+from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
     MultiDiagonal,
@@ -20,7 +19,8 @@ from sparsediff.search.patterns import (
     Skip,
     Stripe,
 )
-from sparsediff.search.token_reorder import by_place, periods
+from sparsediff.search.patterns.pattern_mask import pattern_density, pattern_mask, reordered_heads
+from sparsediff.search.patterns.token_reorder import by_place, periods
 
 BLOCK = 8
 GRIDS = st.builds(

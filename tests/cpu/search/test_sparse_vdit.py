@@ -17,8 +17,7 @@ from sparsediff.search import (
     Step,
     TokenGrid,
 )
-from sparsediff.search.pattern_mask import pattern_density, pattern_mask
-from sparsediff.search.patterns import (
+from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
     MultiDiagonal,
@@ -27,7 +26,8 @@ from sparsediff.search.patterns import (
     Skip,
     Stripe,
 )
-from sparsediff.search.token_reorder import by_place
+from sparsediff.search.patterns.pattern_mask import pattern_density, pattern_mask
+from sparsediff.search.patterns.token_reorder import by_place
 
 BLOCK = 16
 GRID = TokenGrid(frames=4, height=6, width=8, text_after=20)
@@ -252,6 +252,11 @@ def test_other_layers_or_heads_are_refused() -> None:
 def test_options_cannot_contradict_the_plan(options) -> None:
     with pytest.raises(SparseError, match=next(iter(options))):
         SparseVDiT(table=table(MIXED), **options)
+
+
+def test_only_a_table_is_a_table() -> None:
+    with pytest.raises(SparseError, match="str: needs a PatternTable"):
+        SparseVDiT(table="samples/plans")  # type: ignore[arg-type]
 
 
 def test_options_that_may_change() -> None:

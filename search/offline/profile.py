@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.sampled_steps import SampledSteps
+from sparsediff.search.offline.sampled_steps import SampledSteps
 from sparsediff.search.schedule import Schedule
 from sparsediff.search.token_grid import TokenGrid
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.diagonal_fit import fitted_diagonals
-from sparsediff.search.pattern_mask import pattern_density
-from sparsediff.search.patterns import (
+from sparsediff.search.offline.diagonal_fit import fitted_diagonals
+from sparsediff.search.offline.profile import AttentionProfile
+from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
     MultiDiagonal,
@@ -23,10 +23,10 @@ from sparsediff.search.patterns import (
     Skip,
     Stripe,
 )
-from sparsediff.search.profile import AttentionProfile
+from sparsediff.search.patterns.pattern_mask import pattern_density
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.selection import keys_per_row
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import periods
 
 _Diagonals = TypeVar("_Diagonals", Diagonal, MultiDiagonal)
 Row = tuple[Pattern, ...]  # one pattern per head

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.search.patterns import Diagonal, MultiDiagonal
+from sparsediff.search.patterns.pattern import Diagonal, MultiDiagonal
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import periods
 
 
 def fitted_diagonals(

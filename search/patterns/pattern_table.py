@@ -10,7 +10,7 @@ from math import isfinite
 
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.patterns import MODES, Pattern, Stripe
+from sparsediff.search.patterns.pattern import MODES, Pattern, Stripe
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -43,7 +43,7 @@ class PatternTable:
     ``buckets[i][layer][head]``; layers are numbered as the session numbers them, and all buckets have
     the same layers and heads. ``density`` share of all block pairs that the sparse calls compute.
     ``compensate``: the patterns were searched with the blocks left out taking part as mean keys and
-    values, and run so; patterns that were searched without are worse with it, not better.
+    values, and run so: errors that were measured without it say nothing of it.
 
     Raises SparseError when sizes disagree, starts do not ascend, or a stripe's column lies outside.
     """

@@ -11,11 +11,11 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory
-from sparsediff.search.online_heads import OnlineHeads
-from sparsediff.search.pattern_mask import pattern_mask, reordered_heads
-from sparsediff.search.patterns import Pattern, Skip
+from sparsediff.search.patterns.online_heads import OnlineHeads
+from sparsediff.search.patterns.pattern import Pattern, Skip
+from sparsediff.search.patterns.pattern_mask import pattern_mask, reordered_heads
+from sparsediff.search.patterns.token_reorder import reordered_sparse
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import reordered_sparse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from sparsediff.kernels.block_mask import BlockMask, block_count
-from sparsediff.search.cost_case import CostCase
-from sparsediff.search.pattern_mask import pattern_mask
-from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Pattern, Stripe
+from sparsediff.search.offline.cost_case import CostCase
+from sparsediff.search.patterns.pattern import Diagonal, Full, MultiDiagonal, Pattern, Stripe
+from sparsediff.search.patterns.pattern_mask import pattern_mask
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import periods
 
 DENSITIES = (0.1, 0.25, 0.5, 0.8)
 # Masks nearer than this in density say nothing new: on a small grid, a band has few widths.

@@ -10,11 +10,19 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask, block_count
 from sparsediff.kernels.block_rules import Diagonals, Listed, Rule, rule_mask
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.block_offsets import block_offsets, offsets_density
-from sparsediff.search.patterns import Diagonal, Full, MultiDiagonal, Online, Pattern, Skip, Stripe
+from sparsediff.search.patterns.block_offsets import block_offsets, offsets_density
+from sparsediff.search.patterns.pattern import (
+    Diagonal,
+    Full,
+    MultiDiagonal,
+    Online,
+    Pattern,
+    Skip,
+    Stripe,
+)
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.selection import keys_per_row
 from sparsediff.search.token_grid import TokenGrid
-from sparsediff.search.token_reorder import periods
 
 
 def pattern_mask(

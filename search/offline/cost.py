@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.cost_case import CostCase
-from sparsediff.search.cost_curves import CostCurves
-from sparsediff.search.cost_file import curves_of
-from sparsediff.search.patterns import MODES, MultiDiagonal
+from sparsediff.search.offline.cost_case import CostCase
+from sparsediff.search.offline.cost_curves import CostCurves
+from sparsediff.search.offline.cost_file import curves_of
+from sparsediff.search.patterns.pattern import MODES, MultiDiagonal
 
 
 class Cost(Protocol):

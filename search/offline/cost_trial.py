@@ -14,10 +14,10 @@ from sparsediff.kernels import block_mass, block_sparse_attention
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.dense import dense_attention_lse
 from sparsediff.kernels.ranked_call import device_name
-from sparsediff.search.cost_case import CostCase
-from sparsediff.search.cost_curves import KINDS, CostCurves, Curve
-from sparsediff.search.cost_masks import masks
-from sparsediff.search.token_reorder import by_place, periods
+from sparsediff.search.offline.cost_case import CostCase
+from sparsediff.search.offline.cost_curves import KINDS, CostCurves, Curve
+from sparsediff.search.offline.cost_masks import masks
+from sparsediff.search.patterns.token_reorder import by_place, periods
 
 # Operations of the dense call that is timed, by device type: tens of milliseconds each.
 OPERATIONS = {"cpu": 2.5e9, "cuda": 1.5e13}

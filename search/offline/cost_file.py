@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sparsediff.kernels.measured_file import MeasuredFile
-from sparsediff.search.cost_case import CostCase
-from sparsediff.search.cost_curves import CostCurves
-from sparsediff.search.cost_trial import CostTrial
+from sparsediff.search.offline.cost_case import CostCase
+from sparsediff.search.offline.cost_curves import CostCurves
+from sparsediff.search.offline.cost_trial import CostTrial
 
 FILE = MeasuredFile(
     name="costs.json",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.search.candidates import Row
-from sparsediff.search.pattern_table import Heads, PatternTable, PlannedHead
-from sparsediff.search.patterns import Skip
+from sparsediff.search.offline.candidates import Row
+from sparsediff.search.patterns.pattern import Skip
+from sparsediff.search.patterns.pattern_table import Heads, PatternTable, PlannedHead
 from sparsediff.search.token_grid import TokenGrid
 
 MOST_SKIPPED = 0.03  # of all heads: the quality of Sparse-vDiT's own ablation falls fast beyond it

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory
-from sparsediff.search.patterns import Online, Pattern
+from sparsediff.search.patterns.pattern import Online, Pattern
 from sparsediff.search.selection import RankedBlocks, keys_per_row
 from sparsediff.search.token_grid import TokenGrid
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from sparsediff.search.call import AttentionCall
-from sparsediff.search.candidates import Row
 from sparsediff.search.method import Memory, Method
-from sparsediff.search.online_heads import OnlineHeads
-from sparsediff.search.patterns import Full, Skip
-from sparsediff.search.planned_layer import PlannedLayer
-from sparsediff.search.sampled_steps import SampledSteps
+from sparsediff.search.offline.candidates import Row
+from sparsediff.search.offline.sampled_steps import SampledSteps
+from sparsediff.search.offline.trial_record import TrialRecord
+from sparsediff.search.patterns.online_heads import OnlineHeads
+from sparsediff.search.patterns.pattern import Full, Skip
+from sparsediff.search.patterns.planned_layer import PlannedLayer
 from sparsediff.search.schedule import Schedule, Step
-from sparsediff.search.trial_record import TrialRecord
 
 # A head whose output varies less than this share of its layer's mean adds next to nothing to it, and
 # its error is measured against that much: otherwise noise would be guarded as if it mattered.
