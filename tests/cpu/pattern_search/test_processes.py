@@ -1,5 +1,6 @@
 """Processes of their own: killed at any moment and resumed, and two of them sharing the prompts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -64,9 +65,21 @@ def _run(command):
     return done
 
 
+@contextlib.contextmanager
+def _heeding():
+    """A shell that runs the tests in its background has them, and their children, ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _ended_after(lines, command, journal, end):
     """Send `end` as soon as the journal has so many lines; the return code and what was said."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT) as process:
+    with _heeding():
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT)
+    with process:
         while not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.005)
