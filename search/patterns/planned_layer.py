@@ -14,7 +14,7 @@ from sparsediff.search.method import Memory
 from sparsediff.search.patterns.online_heads import OnlineHeads
 from sparsediff.search.patterns.pattern import Pattern, Skip
 from sparsediff.search.patterns.pattern_mask import pattern_mask, reordered_heads
-from sparsediff.search.patterns.token_reorder import reordered_sparse
+from sparsediff.search.patterns.token_reorder import Reordering
 from sparsediff.search.token_grid import TokenGrid
 
 
@@ -22,25 +22,26 @@ from sparsediff.search.token_grid import TokenGrid
 class PlannedLayer:
     """``mask`` of the fixed patterns, ``[1, h, m, n]``; ``online`` heads that are searched, if any.
 
-    ``reordered``: heads whose tokens are ordered place by place while they are computed. ``skipped``:
-    heads that give 0, also where left-out blocks take part as mean keys and values.
+    ``reordering`` of the heads whose tokens are ordered place by place while they are computed, if any.
+    ``skipped`` int64 heads that give 0, also where left-out blocks take part as means; None without.
     """
 
     mask: BlockMask
     online: OnlineHeads | None
-    reordered: tuple[int, ...]
-    skipped: tuple[int, ...]
+    reordering: Reordering | None
+    skipped: Tensor | None
 
     @classmethod
     def of(
         cls, patterns: Sequence[Pattern], grid: TokenGrid, block: int, device: torch.device
     ) -> PlannedLayer:
         """For one pattern per head; raises SparseError without any."""
+        skipped = [head for head, pattern in enumerate(patterns) if isinstance(pattern, Skip)]
         return cls(
             mask=pattern_mask(patterns, grid, block, device),
             online=OnlineHeads.of(patterns, grid, block),
-            reordered=reordered_heads(patterns),
-            skipped=tuple(n for n, pattern in enumerate(patterns) if isinstance(pattern, Skip)),
+            reordering=Reordering.of(reordered_heads(patterns), grid, device),
+            skipped=torch.tensor(skipped, device=device) if skipped else None,
         )
 
     def run(
@@ -50,7 +51,10 @@ class PlannedLayer:
         mask = self.mask
         if self.online is not None:
             mask = self.online.mask(call, memory, mask, bucket, marks)
-        out = reordered_sparse(call, mask, self.reordered, compensate=compensate)
-        if not (compensate and self.skipped):
+        if self.reordering is None:
+            out = call.sparse(mask, compensate=compensate)
+        else:
+            out = self.reordering.sparse(call, mask, compensate=compensate)
+        if self.skipped is None or not compensate:
             return out
-        return out.index_fill(2, torch.tensor(self.skipped, device=out.device), 0)
+        return out.index_fill(2, self.skipped, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,26 +35,40 @@ def by_place(grid: TokenGrid, device: torch.device | str = "cpu") -> Tensor:
     return everything
 
 
-def reordered_sparse(
-    call: AttentionCall, mask: BlockMask, heads: Sequence[int], *, compensate: bool = False
-) -> Tensor:
-    """`call.sparse` with the tokens of some heads ordered place by place: ``[b, s, h, d]``.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reordering:
+    """Some ``heads`` of a layer with their tokens place by place: int64 tensors, made once, then kept.
 
-    `mask` holds those heads' blocks in the new order, the others' in the order of the sequence, so one
-    launch computes all. The output is in the order of the sequence.
+    ``order`` as `by_place`, ``back`` its inverse. Made per call they would make a GPU wait.
     """
-    if not heads:
-        return call.sparse(mask, compensate=compensate)
-    order = by_place(call.grid, call.q.device)
-    chosen = torch.tensor(heads, device=call.q.device)
-    q, k, v = (_permuted(x, order, chosen) for x in (call.q, call.k, call.v))
-    out = replace(call, q=q, k=k, v=v).sparse(mask, compensate=compensate)
-    return _permuted(out, order.argsort(), chosen)
 
+    heads: Tensor
+    order: Tensor
+    back: Tensor
 
-def _permuted(x: Tensor, order: Tensor, heads: Tensor) -> Tensor:
-    """A copy of ``[b, s, h, d]`` with the tokens of some heads in another order."""
-    if len(heads) == x.shape[2]:
-        return x.index_select(1, order)
-    moved = x.index_select(2, heads).index_select(1, order)
-    return x.index_copy(2, heads, moved)
+    @classmethod
+    def of(
+        cls, heads: Sequence[int], grid: TokenGrid, device: torch.device | str
+    ) -> Reordering | None:
+        """For these heads of a layer on a grid; None without any."""
+        if not heads:
+            return None
+        order = by_place(grid, device)
+        return cls(heads=torch.tensor(heads, device=device), order=order, back=order.argsort())
+
+    def sparse(self, call: AttentionCall, mask: BlockMask, *, compensate: bool = False) -> Tensor:
+        """`call.sparse` with the heads' tokens reordered: ``[b, s, h, d]``, in the sequence's order.
+
+        `mask` holds those heads' blocks in the new order, the others' in the order of the sequence, so
+        one launch computes all.
+        """
+        q, k, v = (self._moved(x, self.order) for x in (call.q, call.k, call.v))
+        out = replace(call, q=q, k=k, v=v).sparse(mask, compensate=compensate)
+        return self._moved(out, self.back)
+
+    def _moved(self, x: Tensor, order: Tensor) -> Tensor:
+        """A copy of ``[b, s, h, d]`` with the tokens of the heads in another order."""
+        if len(self.heads) == x.shape[2]:
+            return x.index_select(1, order)
+        moved = x.index_select(2, self.heads).index_select(1, order)
+        return x.index_copy(2, self.heads, moved)

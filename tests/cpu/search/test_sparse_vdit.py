@@ -17,6 +17,7 @@ from sparsediff.search import (
     Step,
     TokenGrid,
 )
+from sparsediff.search.patterns import token_reorder
 from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
@@ -111,6 +112,18 @@ def test_a_layer_of_reordered_heads_only() -> None:
     qkv = tensors(GRID, heads=3)
     out, _ = run(SparseVDiT(table=table(patterns)), Step(index=5, total=10), qkv)
     torch.testing.assert_close(out.double(), oracle(qkv, patterns, GRID), atol=2e-5, rtol=1e-4)
+
+
+def test_the_order_of_tokens_is_made_once_for_a_bucket(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(
+        token_reorder, "by_place", lambda *given: made.append(given) or by_place(*given)
+    )
+    qkv, memory = tensors(GRID, heads=len(MIXED)), Memory()
+    for index in (3, 4):
+        _, recorder = run(SparseVDiT(table=table(MIXED)), Step(index=index, total=10), qkv, memory)
+        assert recorder.ran == ["sparse"]
+    assert len(made) == 1
 
 
 def test_steps_choose_the_bucket() -> None:
