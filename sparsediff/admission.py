@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -13,15 +11,6 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.registry import choose
 from sparsediff.search import Method, TokenGrid
-
-
-@lru_cache(maxsize=64)
-def grid_of(layout: tuple[int, ...]) -> TokenGrid:
-    """The TokenGrid of a model's (frames, height, width, text before, text after)."""
-    frames, height, width, before, after = layout
-    return TokenGrid(
-        frames=frames, height=height, width=width, text_before=before, text_after=after
-    )
 
 
 class Admission:
@@ -51,7 +40,7 @@ class Admission:
         v: Tensor,
         *,
         mask: Tensor | None,
-        layout: tuple[int, ...],
+        grid: TokenGrid | None,
     ) -> tuple[Tensor | None, str]:
         """Valid keys per batch item, int64 ``[b]`` or None for all, and why the call must run dense.
 
@@ -59,7 +48,7 @@ class Admission:
         asked for by name that cannot compute such inputs.
         """
         kv_lens, reason = self._padding(mask, q)
-        reason = reason or self._unfit(q, layout)
+        reason = reason or self._unfit(q, grid)
         if layer not in self._looked_at:
             self._looked_at.add(layer)
             self._refuse_broken(layer, q=q, k=k, v=v)
@@ -79,10 +68,10 @@ class Admission:
             return None, "the attention mask is not a key-padding mask"
         return padding.lengths, ""
 
-    def _unfit(self, q: Tensor, layout: tuple[int, ...]) -> str:
+    def _unfit(self, q: Tensor, grid: TokenGrid | None) -> str:
         tokens = q.shape[1]
-        if len(layout) != 5 or grid_of(layout).tokens != tokens:
-            return f"the token grid {layout} does not describe a sequence of {tokens} tokens"
+        if grid is None:
+            return f"no token grid of the model's inputs describes a sequence of {tokens} tokens"
         if block_count(tokens, self.block) < 2:
             return f"{tokens} tokens fit into one block of {self.block}"
         return ""

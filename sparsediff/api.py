@@ -121,8 +121,7 @@ def _mark_models(
         for layer, module in numbered.items():
             label = Mark(handle=named[layer], place=place)
             session.undo.append(mark(module, label, taken))
-        layout = _facts(model).layout
-        session.undo.append(add_root_hook(model, session, layout, place, numbered))
+        session.undo.append(add_root_hook(model, session, _facts(model), place, numbered))
         session.undo.append(add_context_hook(model, session))
 
 

@@ -11,12 +11,14 @@ from torch import Tensor
 class Place:
     """The inputs of the model that runs, as its root hook found them.
 
-    ``layout`` = (frames, height, width, text before, text after) and ``timestep``, the noise level
-    input. One for each model; a plain object, because torch.compile follows writes to it.
+    ``layout`` a `sparsediff.models.Layout`; ``positions`` the input with every token's coordinates,
+    for models that have one; ``timestep`` the noise level input. One for each model; a plain object,
+    because torch.compile follows writes to it.
     """
 
     def __init__(self) -> None:
         self.layout: tuple[int, ...] = ()
+        self.positions: Tensor | None = None
         self.timestep: Tensor | None = None
 
 
@@ -25,13 +27,13 @@ class Mark:
     """What a marked processor carries: ``handle`` names the layer, ``place`` is its model's.
 
     The handle is a 0-d int64 CPU tensor and not a number: torch.compile then makes one graph for all
-    layers instead of one per layer. ``reached`` tells whether the call under way came to the wrapped
-    attention function.
+    layers instead of one per layer. ``parts`` counts how often the processor call under way came to the
+    wrapped attention function.
     """
 
     handle: Tensor
     place: Place
-    reached: bool = False
+    parts: int = 0
 
 
 class Current(threading.local):

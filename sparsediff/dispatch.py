@@ -65,9 +65,8 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
         q, k, v = arguments["query"], arguments["key"], arguments["value"]
         if q.shape[1] != k.shape[1]:  # attention to something else inside the layer: image prompts
             return original(**arguments)
-        compiling = torch.compiler.is_compiling()
-        if not compiling:
-            mark.reached = True
+        compiling, part = torch.compiler.is_compiling(), mark.parts
+        mark.parts = part + 1
         reason = _unfit(q, k, v, arguments)
         if reason and compiling:
             note = note_dense(q, mark.handle, mark.place.timestep, reason)
@@ -81,7 +80,17 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
         place = mark.place
         if compiling:
             out: Tensor = compiled_attend(
-                q, k, v, mark.handle, mask, place.timestep, place.layout, scale, name
+                q,
+                k,
+                v,
+                mark.handle,
+                mask,
+                place.timestep,
+                place.layout,
+                place.positions,
+                part,
+                scale,
+                name,
             )
             return out
         return attend(
@@ -92,6 +101,8 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
             mask=mask,
             timestep=place.timestep,
             layout=place.layout,
+            positions=place.positions,
+            part=part,
             scale=scale,
             backend=name,
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
+from sparsediff.layout import as_layout
 from sparsediff.session import Session
 
 _LAYER_BITS = 16
@@ -50,6 +51,8 @@ def attend(
     mask: Tensor | None,
     timestep: Tensor | None,
     layout: tuple[int, ...],
+    positions: Tensor | None,
+    part: int,
     scale: float | None,
     backend: str,
     compiled: bool = False,
@@ -75,6 +78,8 @@ def attend(
         attention_mask=mask,
         timestep=timestep,
         layout=layout,
+        positions=positions,
+        part=part,
         scale=q.shape[-1] ** -0.5 if scale is None else scale,
         dense=dense,
         compiled=compiled,
@@ -90,6 +95,8 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
     mask: Tensor | None,
     timestep: Tensor | None,
     layout: Sequence[int],
+    positions: Tensor | None,
+    part: int,
     scale: float | None,
     backend: str,
 ) -> Tensor:
@@ -101,7 +108,9 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
         handle,
         mask=mask,
         timestep=timestep,
-        layout=tuple(layout),
+        layout=as_layout(layout),
+        positions=positions,
+        part=part,
         scale=scale,
         backend=backend,
         compiled=True,
@@ -118,6 +127,8 @@ def _(  # noqa: PLR0917
     mask: Tensor | None,
     timestep: Tensor | None,
     layout: Sequence[int],
+    positions: Tensor | None,
+    part: int,
     scale: float | None,
     backend: str,
 ) -> Tensor:

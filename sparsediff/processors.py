@@ -34,12 +34,12 @@ def _marked_class(base: Any) -> type:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         previous, mark = CURRENT.mark, self._sparsediff_mark
         CURRENT.mark = mark
+        mark.parts = 0
         try:
             if torch.compiler.is_compiling():
                 return base_call(self, *args, **kwargs)
-            mark.reached = False
             out = base_call(self, *args, **kwargs)
-            if not mark.reached:
+            if not mark.parts:
                 _missed(mark, base)
             return out
         finally:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediff.current import Place
-from sparsediff.models import LayoutRule
+from sparsediff.models import ModelFacts
 from sparsediff.processors import is_marked
 from sparsediff.session import Session
 
@@ -28,12 +28,12 @@ class RootHook:
     def __init__(
         self,
         session: Session,
-        layout: LayoutRule,
+        facts: ModelFacts,
         place: Place,
         modules: Mapping[int, nn.Module],
     ) -> None:
         self.session = session
-        self.layout = layout
+        self.facts = facts
         self.place = place
         self.modules = dict(modules)
         self.names: tuple[str, ...] = ()
@@ -41,7 +41,9 @@ class RootHook:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run before the model's forward."""
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        self.place.layout = self.layout(model, inputs)
+        self.place.layout = self.facts.layout(model, inputs)
+        positions = inputs.get(self.facts.positions)
+        self.place.positions = positions if isinstance(positions, Tensor) else None
         timestep = inputs.get("timestep")
         self.place.timestep = timestep if isinstance(timestep, Tensor) else None
         if not torch.compiler.is_compiling():
@@ -65,12 +67,12 @@ class RootHook:
 def add_root_hook(
     model: nn.Module,
     session: Session,
-    layout: LayoutRule,
+    facts: ModelFacts,
     place: Place,
     modules: Mapping[int, nn.Module],
 ) -> Callable[[], None]:
     """Register the hook as a native one: unlike a rewritten forward, it survives offloading."""
-    hook = RootHook(session, layout, place, modules)
+    hook = RootHook(session, facts, place, modules)
     hook.names = tuple(inspect.signature(type(model).forward).parameters)[1:]
     return model.register_forward_pre_hook(hook, with_kwargs=True).remove
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsediff.admission import Admission, grid_of
+from sparsediff.admission import Admission
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
+from sparsediff.layout import Positions, grid_of
 from sparsediff.progress import Progress
 from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
@@ -43,6 +44,7 @@ class Session:
         self.progress = Progress(scheduler)
         self.log = RunLog()
         self.admission = Admission(method, backend, layers)
+        self.positions = Positions()
         self.undo: list[Callable[[], None]] = []
         self.enabled = False  # whether the target runs with this session
         self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
@@ -91,32 +93,38 @@ class Session:
         attention_mask: Tensor | None,
         timestep: Tensor | None,
         layout: tuple[int, ...],
+        positions: Tensor | None = None,
+        part: int = 0,
         scale: float,
         dense: Callable[[], Tensor],
         compiled: bool = False,
     ) -> Tensor:
         """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so.
 
+        `layout` and `positions` as the root hook found them; `part` numbers the calls of a processor
+        that makes several, such as one for each row of the batch.
+
         Raises SparseError, and disables the session first, when the inputs are broken or a backend
         asked for by name cannot compute them.
         """
-        self._enter(layer, timestep, compiled=compiled)
+        self._enter(layer, timestep, compiled=compiled, part=part)
         q, k, v = under_autocast(q, k, v)
+        if positions is not None:
+            layout = self.positions.layout(layout, positions)
+        grid = grid_of(layout, q.shape[1])
         try:
-            kv_lens, reason = self.admission.admit(
-                layer, q, k, v, mask=attention_mask, layout=layout
-            )
+            kv_lens, reason = self.admission.admit(layer, q, k, v, mask=attention_mask, grid=grid)
         except SparseError:
             self.disable()
             raise
-        if reason:
+        if reason or grid is None:
             self._ran_dense_because(layer, reason)
             return dense()
         call = AttentionCall(
             q=q,
             k=k,
             v=v,
-            grid=grid_of(layout),
+            grid=grid,
             step=self.progress.step,
             layer=layer,
             depth=self.depths[layer],
@@ -127,7 +135,7 @@ class Session:
             recorder=self,
         )
         try:
-            return self.method.attend(call, self._memory(layer, q))
+            return self.method.attend(call, self._memory(layer, q, part))
         except PlanMismatchError as error:
             self.disable()
             raise PlanMismatchError(f"{error} Sparse attention is disabled again.") from None
@@ -139,11 +147,12 @@ class Session:
         self._enter(layer, timestep, compiled=compiled)
         self._ran_dense_because(layer, reason)
 
-    def _enter(self, layer: int, timestep: Tensor | None, *, compiled: bool) -> None:
+    def _enter(self, layer: int, timestep: Tensor | None, *, compiled: bool, part: int = 0) -> None:
         """Find the step and branch of a call; a new run starts with nothing remembered."""
-        if self.progress.at_layer(layer, timestep, compiled=compiled):
+        if self.progress.at_layer(layer, timestep, compiled=compiled and part == 0):
             self._forget()
             self.admission.new_run()
+            self.positions.new_run()
             self.log = RunLog()
             total = self.progress.step.total
             if total is not None and self.method.schedule.dense_steps(total) >= total:
@@ -178,8 +187,8 @@ class Session:
             self._warned.add(text)
             logger.info("sparse attention: %s", text)
 
-    def _memory(self, layer: int, q: Tensor) -> Memory:
-        key, shape = (layer, self.progress.branch), tuple(q.shape)
+    def _memory(self, layer: int, q: Tensor, part: int) -> Memory:
+        key, shape = (layer, f"{self.progress.branch}.{part}"), tuple(q.shape)
         known = self._memories.get(key)
         if known is None or known[0] != shape:
             shared = self._by_layer.setdefault(layer, {})

@@ -6,21 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.models import facts_of
+from sparsediff.models.layouts import patch
 
 Size = tuple[int, int, int]  # width, height, frames
-
-# What the pipelines of a family do on top of the model's own patches.
-_PACKED = {"FluxTransformer2DModel": 2}  # side of the latent squares packed into a token
-_SIDES = {  # pixels; other sides are refused, whatever the autoencoder's scale
-    "WanTransformer3DModel": 16,
-    "HunyuanVideoTransformer3DModel": 16,
-    "LTXVideoTransformer3DModel": 32,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +33,15 @@ class TokenSize:
     def of(cls, model: Any, vae: Any) -> TokenSize:
         """From the configs of a supported denoiser and of its autoencoder (None: 8 pixels)."""
         facts = facts_of(model)
-        name = facts.model if facts else ""
-        time, rows, columns = _patch(model.config)
+        time, rows, columns = patch(model)
         spatial, temporal = _scales(vae)
-        side = spatial * _PACKED.get(name, 1)
+        side = spatial * (facts.packed if facts else 1)
         return cls(
             width=side * columns,
             height=side * rows,
             latent_frames=time,
             frames=temporal,
-            sides=_SIDES.get(name, 1),
+            sides=facts.sides if facts else 1,
         )
 
     def grid(self, size: Size) -> tuple[int, int, int]:
@@ -92,23 +83,9 @@ class TokenSize:
 
 
 def text_tokens(model: nn.Module, length: int) -> int:
-    """Text tokens inside self-attention, by the model's layout, of a text of `length` tokens."""
+    """Text tokens inside self-attention of a text of `length` tokens."""
     facts = facts_of(model)
-    if facts is None:
-        return 0
-    video = torch.empty(1, 1, 8, 8, 8, device="meta")
-    text = torch.empty(1, length, 1, device="meta")
-    layout = facts.layout(model, {"hidden_states": video, "encoder_hidden_states": text})
-    return layout[3] + layout[4]
-
-
-def _patch(config: Any) -> tuple[int, int, int]:
-    """Latent frames, rows and columns that the model takes as one token."""
-    patch = config.get("patch_size", 1)
-    if isinstance(patch, list | tuple):
-        time, rows, columns = patch
-        return time, rows, columns
-    return config.get("patch_size_t", 1) or 1, patch, patch
+    return length if facts is not None and facts.text != "none" else 0
 
 
 def _scales(vae: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Processors that call torch's attention instead of diffusers' dispatch: the ones of CogVideoX."""
+"""Processors that call torch's attention instead of diffusers' dispatch (CogVideoX, SD3, UNets)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from sparsediff.dispatch import sparse_aware
 from sparsediff.operator import dense_functions
 
-PROCESSORS = {"CogVideoXAttnProcessor2_0", "FusedCogVideoXAttnProcessor2_0"}
 _NAME = "torch"  # among diffusers' names in dense_functions; none of them is called so
 
 
@@ -41,7 +40,7 @@ def through_session(base: Any) -> Callable[..., Any]:
     diffusers' source would go stale, and exchanging torch's function would reach every model.
     """
     call = base.__call__
-    if base.__name__ not in PROCESSORS or not isinstance(call, types.FunctionType):
+    if not isinstance(call, types.FunctionType) or not _calls_torch(call):
         return call  # type: ignore[no-any-return]
     functional = types.SimpleNamespace(
         **{**vars(F), "scaled_dot_product_attention": scaled_dot_product_attention}
@@ -52,3 +51,9 @@ def through_session(base: Any) -> Callable[..., Any]:
     return types.FunctionType(
         call.__code__, names, call.__name__, call.__defaults__, call.__closure__
     )
+
+
+def _calls_torch(call: types.FunctionType) -> bool:
+    """Whether a processor's code names torch's attention, as a function of the module ``F``."""
+    named = scaled_dot_product_attention.__name__ in call.__code__.co_names
+    return named and call.__globals__.get("F") is F

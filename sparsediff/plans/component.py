@@ -51,7 +51,7 @@ class Component:
         return cls(
             name=name,
             model=facts.model,
-            grid_rule=facts.layout.__name__.strip("_"),
+            grid_rule=facts.grid_rule,
             layers=tuple(modules),
             heads=tuple(module.heads for module in modules.values()),
             head_dims=tuple(module.inner_dim // module.heads for module in modules.values()),

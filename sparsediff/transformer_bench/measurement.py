@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsediff.admission import grid_of
 from sparsediff.kernels.errors import SparseError
+from sparsediff.layout import grid_of
 from sparsediff.models import facts_of, self_attention
 from sparsediff.search import AdaSpa
 from sparsediff.token_size import Size
@@ -128,7 +128,9 @@ def _facts(case: TransformerCase, model: nn.Module, inputs: Inputs, seconds: flo
     known, found = facts_of(model), case.architecture
     if known is None:
         raise SparseError(f"{found.model} is not supported by sparse attention.")
-    grid = grid_of(known.layout(model, inputs))
+    grid = grid_of(known.layout(model, inputs), None)
+    if grid is None:
+        raise SparseError(f"{case.size} leaves no token of {found.model}.")
     layers: list[Any] = list(self_attention(model, known).values())
     heads = int(layers[0].heads)
     return ModelSize(

@@ -1,0 +1,20 @@
+"""HunyuanVideo: video and text in one sequence, text last, padded text masked in every call."""
+
+from __future__ import annotations
+
+from sparsediff.models.facts import ModelFacts
+from sparsediff.models.layouts import video_then_text
+
+JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
+
+FACTS = (
+    ModelFacts(
+        model="HunyuanVideoTransformer3DModel",
+        attention=JOINT,
+        layout=video_then_text,
+        pipelines="HunyuanVideo",
+        grid_rule="hunyuan_video",
+        text="last",
+        sides=16,
+    ),
+)

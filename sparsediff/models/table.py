@@ -1,0 +1,23 @@
+"""The one table of supported models, and the ones that are refused for a reason."""
+
+from __future__ import annotations
+
+from sparsediff.models import cogvideox, flux, hunyuan, ltx, wan
+from sparsediff.models.facts import ModelFacts
+
+FACTS: dict[str, ModelFacts] = {
+    facts.model: facts for family in (wan, hunyuan, cogvideox, ltx, flux) for facts in family.FACTS
+}
+
+_LINEAR = "its attention is linear in the number of tokens, so there are no blocks to leave out"
+
+# Models that people may expect here, and why they are refused.
+REFUSED: dict[str, str] = {
+    "SanaTransformer2DModel": _LINEAR,
+    "SanaVideoTransformer3DModel": _LINEAR,
+}
+
+
+def supported_models() -> dict[str, str]:
+    """The diffusers model classes that sparse attention reaches, and what people call them."""
+    return {facts.model: facts.pipelines for facts in FACTS.values()}
