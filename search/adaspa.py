@@ -11,6 +11,7 @@ from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
 from sparsediff.kernels.mass import check_stride
 from sparsediff.search.call import AttentionCall
+from sparsediff.search.head_share import HeadShare
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.schedule import Schedule
 from sparsediff.search.selection import (
@@ -84,12 +85,15 @@ class AdaSpa(Method):
 
     def _search(self, call: AttentionCall, memory: Memory, lse: Tensor) -> None:
         mass = call.mass(lse, self.block_size, query_stride=self.query_stride)
-        memory.mask = self.mask(mass, call.grid)
+        memory.mask = self.mask(mass, call.grid, call.share)
         memory.marks = self.schedule.marks(call.step)
         memory.lse = lse if self.refresh and memory.marks < len(self.refresh) else None
 
-    def mask(self, mass: Tensor, grid: TokenGrid) -> BlockMask:
-        """The pattern for a measured block mass ``[b, h, m, n]`` (paper §1.5-1.6)."""
+    def mask(self, mass: Tensor, grid: TokenGrid, share: HeadShare | None = None) -> BlockMask:
+        """The pattern for a measured block mass ``[b, h, m, n]`` (paper §1.5-1.6).
+
+        With `share`, the mass is that of a part of the heads; budgets are decided over all of them.
+        """
         columns = grid.video_blocks(self.block_size)
         if not self.head_budgets or columns == 0:
             return video_mask(mass, self.density, grid, self.block_size)
@@ -97,4 +101,7 @@ class AdaSpa(Method):
         most = keep + budget_change(keep, columns)
         ranked = RankedBlocks.of(mass, most, grid, self.block_size)
         recall = ranked.recall(mass, keep)
-        return ranked.mask(head_budgets(recall, keep, columns, self.recall_threshold))
+        if share is not None:
+            recall = share.gather(recall)
+        budgets = head_budgets(recall, keep, columns, self.recall_threshold)
+        return ranked.mask(budgets if share is None else share.own(budgets))

@@ -15,6 +15,7 @@ from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
 from sparsediff.kernels.mass import measure
 from sparsediff.kernels.registry import choose
 from sparsediff.kernels.remainder import attention, pool_blocks
+from sparsediff.search.head_share import HeadShare
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -38,7 +39,8 @@ class AttentionCall:
 
     ``q``, ``k``, ``v`` ``[b, s, h, d]`` with rotary and norms applied; ``kv_lens`` int64 ``[b]`` or
     None as in `block_sparse_attention`; ``layer`` numbers all layers of the target and ``depth`` those
-    of this model; ``user_dense`` runs the attention the user has configured.
+    of this model; ``user_dense`` runs the attention the user has configured. ``share`` says which heads
+    of the layer these are, where several processes divide them; None when they are all.
     Every way to compute the output tells the recorder, so a report cannot miss one. The tensors come
     from the model, so the kernels' checks of a user's input are not repeated at every call.
     """
@@ -55,6 +57,17 @@ class AttentionCall:
     backend: str
     user_dense: Callable[[], Tensor]
     recorder: Recorder
+    share: HeadShare | None = None
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Numbers of the heads that this call holds."""
+        return tuple(range(self.q.shape[2])) if self.share is None else self.share.numbers
+
+    @property
+    def layer_heads(self) -> int:
+        """Heads of the layer, those of other processes included."""
+        return self.q.shape[2] if self.share is None else self.share.total
 
     def dense(self) -> Tensor:
         """Dense attention by the user's own backend: ``[b, s, h, d]``."""

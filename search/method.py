@@ -78,6 +78,13 @@ class Method(ABC):
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Compute one call, ``[b, s, h, d]``, reading and updating `memory`."""
 
+    def head_costs(self, layer: int) -> tuple[float, ...] | None:
+        """What each head of a layer will cost against the others; None when nobody knows beforehand.
+
+        Processes that divide the heads of a layer among them balance these.
+        """
+        return None
+
     def with_options(self, **options: Any) -> Self:
         """A copy with some fields changed; an unknown field is an error that names the nearest."""
         known = [f.name for f in fields(self)]

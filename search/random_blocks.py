@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,12 +33,17 @@ class RandomBlocks(Method):
         if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         if memory.mask is None:
-            memory.mask = self.mask(call.grid, call.q.shape[2], call.layer).to(call.q.device)
+            mask = self.mask(call.grid, call.layer_heads, call.layer, call.heads)
+            memory.mask = mask.to(call.q.device)
         return call.sparse(memory.mask, compensate=self.compensate)
 
-    def mask(self, grid: TokenGrid, heads: int, layer: int) -> BlockMask:
-        """The blocks drawn for a layer."""
+    def mask(
+        self, grid: TokenGrid, heads: int, layer: int, own: Sequence[int] | None = None
+    ) -> BlockMask:
+        """The blocks drawn for a layer, or for its heads with the numbers `own` only."""
         blocks = block_count(grid.tokens, self.block_size)
         generator = torch.Generator().manual_seed(self.seed * 100_003 + layer)
         score = torch.rand((1, heads, blocks, blocks), generator=generator)
+        if own is not None:
+            score = score[:, list(own)]
         return video_mask(score, self.density, grid, self.block_size)

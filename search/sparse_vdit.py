@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
+from sparsediff.search.patterns.head_costs import head_costs
 from sparsediff.search.patterns.pattern import (
     Diagonal,
     Full,
@@ -100,6 +101,10 @@ class SparseVDiT(Method):
             compensate=self.compensate,
         )
 
+    def head_costs(self, layer: int) -> tuple[float, ...] | None:
+        """The density of each head's patterns; None for a layer that is not in the plan."""
+        return head_costs(self.table, layer) if layer < len(self.table.heads) else None
+
     def _last_dense(self, call: AttentionCall, memory: Memory) -> Tensor:
         """The last dense step also searches the heads that will be online in the first bucket."""
         first = Step(index=call.step.index + 1, total=call.step.total)
@@ -113,7 +118,7 @@ class SparseVDiT(Method):
 
     def _layer(self, bucket: int, call: AttentionCall, memory: Memory) -> PlannedLayer:
         """Made once for all guidance branches of a layer and kept for a bucket."""
-        key = (bucket, call.grid, call.q.device)
+        key = (bucket, call.grid, call.q.device, call.heads)
         known: tuple[object, PlannedLayer] | None = memory.layer.get("planned")
         if known is None or known[0] != key:
             patterns = self._patterns(bucket, call)
@@ -122,11 +127,12 @@ class SparseVDiT(Method):
         return known[1]
 
     def _patterns(self, bucket: int, call: AttentionCall) -> list[Pattern]:
-        """The patterns of one layer on the grid of the call."""
+        """The patterns of the call's heads on its grid."""
         other = call.grid != self.table.grid
         same_unit = _unit(call.grid) == _unit(self.table.grid)
         patterns: list[Pattern] = []
-        for head in self.table.buckets[bucket][call.layer]:
+        planned = self.table.buckets[bucket][call.layer]
+        for head in (planned[number] for number in call.heads):
             pattern = head.pattern
             widths = isinstance(pattern, Diagonal | MultiDiagonal)
             if other and (isinstance(pattern, Stripe) or (widths and not same_unit)):
@@ -152,7 +158,7 @@ class SparseVDiT(Method):
             raise PlanMismatchError(
                 f"This plan has {len(table.buckets[0])} layers; layer {call.layer} is not in it."
             )
-        planned, found = table.heads[call.layer], call.q.shape[2]
+        planned, found = table.heads[call.layer], call.layer_heads
         if planned != found:
             raise PlanMismatchError(
                 f"This plan has {planned} heads in layer {call.layer}; the model has {found}."

@@ -29,5 +29,5 @@ class TrueMass(AdaSpa):
         if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         mass = call.mass(call.lse(), self.block_size, query_stride=self.query_stride)
-        memory.mask = self.mask(mass, call.grid)
+        memory.mask = self.mask(mass, call.grid, call.share)
         return call.sparse(memory.mask, compensate=self.compensate)
