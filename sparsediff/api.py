@@ -75,6 +75,8 @@ def enable_sparse_attention(
 
 
 def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: str) -> Session:
+    from sparsediff import internals  # noqa: F401  (refuses a diffusers that it cannot attach to)
+
     modules = {name: self_attention(model, _facts(model)) for name, model in models.items()}
     pipeline = None if isinstance(target, nn.Module) else weakref.ref(target)
     session = Session(

@@ -16,7 +16,7 @@ _NAME = "sparsediff"
 
 def _passive_hook(session: Session) -> Any:
     """A stateful hook that only listens: diffusers finds it in the registry, forward never does."""
-    from diffusers.hooks.hooks import ModelHook, StateManager
+    from sparsediff.internals import ModelHook, StateManager
 
     class ContextListener(StateManager):  # type: ignore[misc]
         def set_context(self, context: Any) -> None:
@@ -52,7 +52,7 @@ def add_context_hook(model: nn.Module, session: Session) -> Callable[[], None]:
     The entry goes in front of the registry's own lists, with a placeholder for its forward reference,
     so that hooks added and removed by others chain as before.
     """
-    from diffusers.hooks.hooks import HookFunctionReference, HookRegistry
+    from sparsediff.internals import HookFunctionReference, HookRegistry
 
     had_registry = "_diffusers_hook" in vars(model)
     registry = HookRegistry.check_if_exists_or_initialize(model)

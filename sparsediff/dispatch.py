@@ -1,6 +1,6 @@
 """diffusers' registered attention functions, wrapped while any session is enabled.
 
-The registry is private to diffusers; this file alone touches it.
+The registry is private to diffusers; `internals` says what is used of it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,13 @@ import torch
 from torch import Tensor
 
 from sparsediff.current import CURRENT
-from sparsediff.kernels.errors import SparseError
 from sparsediff.operator import attend, compiled_attend, dense_functions, note_dense, session_of
-
-
-def _registry() -> Any:
-    try:
-        from diffusers.models.attention_dispatch import _AttentionBackendRegistry as registry
-
-        registry._backends  # noqa: B018  (the attribute that is needed)
-    except (ImportError, AttributeError) as error:
-        import diffusers
-
-        raise SparseError(
-            f"diffusers {diffusers.__version__} keeps its attention functions elsewhere than "
-            f"sparsediff expects ({error}). Install a version that sparsediff supports."
-        ) from error
-    return registry
 
 
 def wrap() -> None:
     """Make every registered attention function look for a marked layer first; once."""
-    registry = _registry()
+    from sparsediff.internals import AttentionBackendRegistry as registry
+
     for name, function in list(registry._backends.items()):
         key = str(name.value)
         if key not in dense_functions:
@@ -44,7 +29,8 @@ def wrap() -> None:
 
 def unwrap() -> None:
     """Put the original functions back."""
-    registry = _registry()
+    from sparsediff.internals import AttentionBackendRegistry as registry
+
     for name in list(registry._backends):
         original = dense_functions.pop(str(name.value), None)
         if original is not None:

@@ -20,7 +20,15 @@ class Family:
     forwards: int = 1  # per step
     text: int = 0  # text tokens inside self-attention
     guidance: str = "none"  # or "two calls", "one batch"
+    row_calls: int = (
+        1  # attention calls of a layer's call: Mochi makes one for each row of the batch
+    )
+    twice: str = ""  # the argument that asks for two of a prompt, where no list of prompts is taken
     graphs: str = ""  # why diffusers' own code does not compile into one graph
+
+    def calls(self, steps: int) -> int:
+        """Self-attention calls of a run."""
+        return self.layers * self.forwards * self.row_calls * steps
 
     def run(self, pipe: Any, *, steps: int = 4, seed: int = 0, **changes: Any) -> torch.Tensor:
         """The final latents of a run."""
@@ -28,6 +36,16 @@ class Family:
         generator = torch.Generator().manual_seed(seed)
         arguments = self.call | {"num_inference_steps": steps} | changes
         return pipe(generator=generator, output_type="latent", **arguments)[0]
+
+    def run_two(self, pipe: Any, *, steps: int, seeds: tuple[int, int]) -> torch.Tensor:
+        """The final latents of the prompt twice in a batch, each row with its own noise."""
+        names = [name for name in ("prompt", "negative_prompt") if name in self.call]
+        prompts: dict[str, Any] = {name: [self.call[name]] * 2 for name in names}
+        if self.twice:
+            prompts = {self.twice: 2}
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        arguments = self.call | prompts | {"num_inference_steps": steps}
+        return pipe(generator=noise, output_type="latent", **arguments)[0]
 
 
 TEXT = {"prompt": "a red circle", "max_sequence_length": 16}
