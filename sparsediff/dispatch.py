@@ -15,26 +15,27 @@ from torch import Tensor
 from sparsediff.current import CURRENT
 from sparsediff.operator import attend, compiled_attend, dense_functions, note_dense, session_of
 
+_restore: list[Callable[[], None]] = []
+
 
 def wrap() -> None:
     """Make every registered attention function look for a marked layer first; once."""
     from sparsediff.internals import AttentionBackendRegistry as registry
 
-    for name, function in list(registry._backends.items()):
+    functions: dict[Any, Callable[..., Tensor]] = registry._backends
+    for name, function in list(functions.items()):
         key = str(name.value)
         if key not in dense_functions:
             dense_functions[key] = function
-            registry._backends[name] = sparse_aware(key, function)
+            functions[name] = sparse_aware(key, function)
+            _restore.append(functools.partial(functions.__setitem__, name, function))
+            _restore.append(functools.partial(dense_functions.__delitem__, key))
 
 
 def unwrap() -> None:
-    """Put the original functions back."""
-    from sparsediff.internals import AttentionBackendRegistry as registry
-
-    for name in list(registry._backends):
-        original = dense_functions.pop(str(name.value), None)
-        if original is not None:
-            registry._backends[name] = original
+    """Put the original functions back; needs nothing of diffusers, whatever has become of it."""
+    while _restore:
+        _restore.pop()()
 
 
 def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsediff.dispatch import sparse_aware
+from sparsediff.hunyuan15_attention import keys_masked
 from sparsediff.operator import dense_functions
 
 _NAME = "torch"  # among diffusers' names in dense_functions; none of them is called so
@@ -39,9 +40,9 @@ def through_session(base: Any) -> Callable[..., Any]:
     A processor that calls torch's attention gets the same code with another ``F`` around it: a copy of
     diffusers' source would go stale, and exchanging torch's function would reach every model.
     """
-    call = base.__call__
+    call = keys_masked(base) or base.__call__
     if not isinstance(call, types.FunctionType) or not _calls_torch(call):
-        return call  # type: ignore[no-any-return]
+        return call
     functional = types.SimpleNamespace(
         **{**vars(F), "scaled_dot_product_attention": scaled_dot_product_attention}
     )

@@ -41,5 +41,5 @@ def test_moved_names_are_one_message(
 def test_all_that_moved_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(HOOKS, "StateManager")
     monkeypatch.delattr(HOOKS, "HookFunctionReference")
-    with pytest.raises(SparseError, match="HookFunctionReference, .*StateManager not found"):
+    with pytest.raises(SparseError, match=r"HookFunctionReference, .*StateManager not found"):
         internals._found()
