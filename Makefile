@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity plans clean
+.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity plans models clean
 
 setup: $(SETUP)
 
@@ -54,6 +54,10 @@ types: setup
 	$(BIN)/mypy -p sparsediff
 
 check: test lint types
+
+# The tests of every model family, and the table of their results.
+models: setup
+	MODELS_TABLE=docs/models.md $(BIN)/pytest -q -n 2 tests/cpu/attach/test_families.py
 
 wheel: setup
 	rm -rf dist

@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tiny_pipelines import FAMILIES
 
 from sparsediff import supported_models
-from sparsediff.cli import parser
+from sparsediff.cli import models, parser
 from sparsediff.search import AdaSpa
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +62,17 @@ def test_commands_parse(path: str) -> None:
 
 
 def test_support_matrix_is_the_facts() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", README, flags=re.MULTILINE))
-    assert {name: rows.get(name) for name in supported_models()} == supported_models()
-    assert {name for name in rows if name[0].isupper()} == set(supported_models())
+    shown = README.partition("<!-- sparsediff models --markdown -->\n")[2].partition("\n\n")[0]
+    assert shown == models.matrix()
+    assert all(f"`{name}`" in shown for name in supported_models())
+
+
+def test_models_page_covers_every_family() -> None:
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if " | " in line][1:]
+    assert len(rows) == len(FAMILIES)
+    assert {name for row in rows for name in row[1].split(", ")} == set(supported_models())
+    assert all(cell.startswith("yes") for row in rows for cell in row[3:])
 
 
 def test_option_defaults() -> None:
