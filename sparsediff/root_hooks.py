@@ -35,6 +35,7 @@ class RootHook:
         self.session = session
         self.facts = facts
         self.place = place
+        place.text = facts.text
         self.modules = dict(modules)
         self.names: tuple[str, ...] = ()
 
@@ -44,7 +45,7 @@ class RootHook:
         self.place.layout = self.facts.layout(model, inputs)
         positions = inputs.get(self.facts.positions)
         self.place.positions = positions if isinstance(positions, Tensor) else None
-        timestep = inputs.get("timestep")
+        timestep = inputs.get("timestep", inputs.get("timesteps"))
         self.place.timestep = timestep if isinstance(timestep, Tensor) else None
         if not torch.compiler.is_compiling():
             self.session.progress.forward_begins()
