@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -23,6 +22,7 @@ from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.ranked_call import RankedCall
 from sparsediff.kernels.ranking_file import Rank
 from sparsediff.kernels.trial import Trial, rankable
+from sparsediff.kernels.turns import aside, timeable
 
 logger = logging.getLogger("sparsediff.kernels")
 
@@ -57,10 +57,7 @@ def measure(call: RankedCall, backends: Sequence[Backend], *, thorough: bool) ->
     processes that start together, the first is kept by all. Raises SparseError for a kind of call
     that is not ranked.
     """
-    # Grad mode, autocast, hooks of saved tensors and modes belong to the caller's thread: in a thread
-    # of its own the trial neither sees nor changes them.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        rank = pool.submit(_contest, call, backends, thorough).result()
+    rank = aside(lambda: _contest(call, backends, thorough))
     if rank is not None:
         rank = ranking_file.save(call.key, rank, replace=thorough)
         _ranks[call] = rank
@@ -81,11 +78,7 @@ def enabled() -> bool:
 def measurable(inputs: AttentionInputs) -> bool:
     """Whether kernels may be timed now: real tensors, and no CUDA graph being captured."""
     q = inputs.q
-    if not rankable(q.device, q.dtype, inputs.mask.block_size):
-        return False
-    if torch._guards.detect_fake_mode((q, inputs.k, inputs.v)) is not None:
-        return False
-    return q.device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    return rankable(q.device, q.dtype, inputs.mask.block_size) and timeable(q, inputs.k, inputs.v)
 
 
 def forget() -> None:

@@ -13,6 +13,7 @@ from sparsediff.kernels.mass import check_stride
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.head_share import HeadShare
 from sparsediff.search.method import Memory, Method
+from sparsediff.search.run_work import RunWork, searched
 from sparsediff.search.schedule import Schedule
 from sparsediff.search.selection import (
     RankedBlocks,
@@ -65,6 +66,10 @@ class AdaSpa(Method):
     def schedule(self) -> Schedule:
         """Dense steps and the marks at which the pattern is searched again."""
         return Schedule(warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers)
+
+    def work(self, steps: int) -> RunWork:
+        """Adds the search at the end of the dense steps and those at the refresh marks."""
+        return searched(self.schedule, steps)
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense, search, refresh or reuse, by the schedule."""

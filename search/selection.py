@@ -91,6 +91,16 @@ class RankedBlocks:
         )
 
 
+def mask_density(density: float, grid: TokenGrid, block: int) -> float:
+    """Share of all block pairs that `video_mask` computes, text included, in (0, 1]."""
+    columns = grid.video_blocks(block)
+    if columns == 0:
+        return 1.0
+    blocks = columns + sum(grid.text_edges(block))
+    left_out = columns * (columns - keys_per_row(density, columns))
+    return (blocks**2 - left_out) / blocks**2
+
+
 def video_mask(score: Tensor, density: float, grid: TokenGrid, block: int) -> BlockMask:
     """The best `density` of the video's blocks in every row by score ``[b, h, m, n]``, and all text."""
     columns = grid.video_blocks(block)

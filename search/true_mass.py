@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsediff.search.adaspa import AdaSpa
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory
+from sparsediff.search.run_work import RunWork, scheduled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,11 @@ class TrueMass(AdaSpa):
 
     refresh: tuple[float, ...] = ()
     head_budgets: bool = False
+
+    def work(self, steps: int) -> RunWork:
+        """Adds the log-sum-exp and the search of every sparse call."""
+        plain = scheduled(self.schedule, steps)
+        return replace(plain, dense_with_lse=plain.sparse, searches=plain.sparse)
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else search and compute."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -12,6 +12,7 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.ranked_call import device_name, versions
 from sparsediff.kernels.registry import choose
+from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.token_grid import TokenGrid
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,6 +60,18 @@ class CostCase:
         )
         inputs = AttentionInputs(q=q, k=q, v=q, mask=mask, scale=self.head_dim**-0.5)
         return choose(self.backend, inputs).name
+
+    def within(self, operations: float) -> CostCase:
+        """The case with so many operations in a dense call: fewer heads, then fewer frames or rows."""
+        most = int((operations / (4 * self.head_dim)) ** 0.5) - self.grid.text_tokens
+        grid = self.grid
+        if grid.video_tokens > most:
+            period, count = periods(grid)
+            kept = min(count, max(2, most // period))
+            image = grid.frames == 1
+            grid = replace(grid, height=kept) if image else replace(grid, frames=kept)
+        heads = int(operations / (4 * grid.tokens**2 * self.head_dim))
+        return replace(self, grid=grid, heads=max(1, min(self.heads, heads)))
 
     def words(self, kernel: str) -> str:
         """The case in words: shape, dtype, blocks and kernel."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from statistics import median
-from time import perf_counter
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,18 +11,17 @@ from sparsediff.kernels import block_mass, block_sparse_attention
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.dense import dense_attention_lse
 from sparsediff.kernels.ranked_call import device_name
+from sparsediff.kernels.turns import Run, Turns, shares
 from sparsediff.search.offline.cost_case import CostCase
 from sparsediff.search.offline.cost_curves import KINDS, CostCurves, Curve
 from sparsediff.search.offline.cost_masks import masks
-from sparsediff.search.patterns.token_reorder import by_place, periods
+from sparsediff.search.patterns.token_reorder import by_place
 
 # Operations of the dense call that is timed, by device type: tens of milliseconds each.
 OPERATIONS = {"cpu": 2.5e9, "cuda": 1.5e13}
 MOST_ROUNDS, ENOUGH_ROUNDS = 11, 3
 # After these seconds no round begins once there are enough; after twice as many none at all.
 SECONDS = 10.0
-
-Run = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +41,7 @@ class CostTrial:
     @classmethod
     def of(cls, case: CostCase, kernel: str) -> CostTrial:
         """The same tensors every time; the device must have room for a few of them."""
-        case = _smaller(case)
+        case = case.within(OPERATIONS[case.device.type])
         noise = torch.Generator(device=case.device).manual_seed(0)
         shape = (1, case.grid.tokens, case.heads, case.head_dim)
         q, k, v = (
@@ -74,30 +70,10 @@ class CostTrial:
 
     def _shares(self, runs: list[Run]) -> list[float]:
         """Median over the rounds of each run's time over that of the round's dense call."""
-        for run in (self._dense, *runs):  # what is compiled or allocated at first use takes no part
-            run()
-        rounds: list[list[float]] = []
-        started = perf_counter()
-        while len(rounds) < MOST_ROUNDS:
-            order = range(len(runs)) if len(rounds) % 2 == 0 else reversed(range(len(runs)))
-            dense = self._seconds(self._dense)
-            times = {number: self._seconds(runs[number]) for number in order}
-            rounds.append([times[number] / dense for number in range(len(runs))])
-            spent = perf_counter() - started
-            if spent > (SECONDS if len(rounds) >= ENOUGH_ROUNDS else 2 * SECONDS):
-                break
-        return [median(shares) for shares in zip(*rounds, strict=True)]
-
-    def _seconds(self, run: Run) -> float:
-        self._wait()
-        started = perf_counter()
-        run()
-        self._wait()
-        return perf_counter() - started
-
-    def _wait(self) -> None:
-        if self.case.device.type == "cuda":
-            torch.cuda.synchronize(self.case.device)
+        turns = Turns(
+            device=self.case.device, most=MOST_ROUNDS, enough=ENOUGH_ROUNDS, seconds=SECONDS
+        )
+        return shares(turns.rounds([self._dense, *runs]))[1:]
 
     def _dense(self) -> object:
         return dense_attention_lse(self.q, self.k, self.v)
@@ -115,16 +91,3 @@ class CostTrial:
         back = order.argsort()
         tensors = (self.q, self.k, self.v)
         return lambda: plain(*(x.index_select(1, order) for x in tensors)).index_select(1, back)
-
-
-def _smaller(case: CostCase) -> CostCase:
-    """One batch item of the case within the limit: fewer heads, then fewer frames or rows."""
-    limit = OPERATIONS[case.device.type]
-    most = int((limit / (4 * case.head_dim)) ** 0.5) - case.grid.text_tokens
-    grid = case.grid
-    if grid.video_tokens > most:
-        period, count = periods(grid)
-        kept = min(count, max(2, most // period))
-        grid = replace(grid, **{"frames" if grid.frames > 1 else "height": kept})
-    heads = int(limit / (4 * grid.tokens**2 * case.head_dim))
-    return replace(case, grid=grid, heads=max(1, min(case.heads, heads)))

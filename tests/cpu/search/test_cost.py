@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsediff.kernels import BackendError, BlockMask, SparseError, measured_file
+from sparsediff.kernels import BackendError, BlockMask, SparseError, measured_file, turns
 from sparsediff.search import TokenGrid
 from sparsediff.search.offline import cost_trial
 from sparsediff.search.offline.cost import Cost, FlopsCost, MeasuredCost, measured_cost
@@ -81,7 +81,7 @@ class FakeKernels:
 def kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKernels:
     fake = FakeKernels()
     monkeypatch.setenv("SPARSEDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cost_trial, "perf_counter", fake.perf_counter)
+    monkeypatch.setattr(turns, "perf_counter", fake.perf_counter)
     monkeypatch.setattr(cost_trial, "dense_attention_lse", fake.dense)
     monkeypatch.setattr(cost_trial, "block_sparse_attention", fake.sparse)
     monkeypatch.setattr(cost_trial, "block_mass", fake.mass)
