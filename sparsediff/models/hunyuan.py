@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsediff.models.facts import ModelFacts
-from sparsediff.models.layouts import video_then_text
+from sparsediff.models.layouts import video_then_rest, video_then_text
 
 JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
 
@@ -16,5 +16,13 @@ FACTS = (
         grid_rule="hunyuan_video",
         text="last",
         sides=16,
+    ),
+    ModelFacts(
+        model="HunyuanVideo15Transformer3DModel",
+        attention=JOINT[:1],
+        layout=video_then_rest,
+        pipelines="HunyuanVideo 1.5",
+        grid_rule="hunyuan_video15",
+        text="last",
     ),
 )

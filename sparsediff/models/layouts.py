@@ -72,12 +72,21 @@ def text_then_flat_image(model: Any, inputs: Inputs) -> Layout:
     return 1, 1, inputs["hidden_states"].shape[1], text_length(inputs), 0
 
 
-def sized_by_inputs(model: Any, inputs: Inputs) -> Layout:
-    """Packed video whose frames, height and width are inputs; conditioning tokens come first."""
-    frames, height, width = (inputs.get(name) for name in ("num_frames", "height", "width"))
-    if frames is None or height is None or width is None:  # called by hand: a flat sequence
-        return 1, 1, inputs["hidden_states"].shape[1], 0, 0
-    return frames, height, width, REST, 0
+def flat_video(model: Any, inputs: Inputs) -> Layout:
+    """Packed video latents: one row, until somebody tells its frames, height and width."""
+    return 1, 1, inputs["hidden_states"].shape[1], 0, 0
+
+
+def sized_by_inputs(*, before: int = 0, after: int = 0) -> LayoutRule:
+    """Packed video whose frames, height and width are inputs, with tokens `before` and `after`."""
+
+    def layout(model: Any, inputs: Inputs) -> Layout:
+        frames, height, width = (inputs.get(name) for name in ("num_frames", "height", "width"))
+        if frames is None or height is None or width is None:  # called by hand
+            return flat_video(model, inputs)
+        return frames, height, width, before, after
+
+    return layout
 
 
 def either(*rules: LayoutRule) -> LayoutRule:

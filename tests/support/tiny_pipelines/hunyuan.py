@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import diffusers
 import torch
-from transformers import LlamaConfig, LlamaModel
 
 from tiny_pipelines.family import TEXT, VIDEO, Family
-from tiny_pipelines.parts import clip_encoder, clip_tokenizer, letter_tokenizer
+from tiny_pipelines.parts import clip_encoder, clip_tokenizer, language_model, letter_tokenizer
 
 
 def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
@@ -43,23 +42,11 @@ def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
         temporal_compression_ratio=4,
         mid_block_add_attention=True,
     )
-    language = LlamaModel(
-        LlamaConfig(
-            bos_token_id=0,
-            eos_token_id=2,
-            hidden_size=16,
-            intermediate_size=32,
-            num_attention_heads=2,
-            num_hidden_layers=2,
-            pad_token_id=1,
-            vocab_size=64,
-        )
-    ).eval()
     return diffusers.HunyuanVideoPipeline(
         transformer=transformer,
         vae=vae,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
-        text_encoder=language,
+        text_encoder=language_model(),
         text_encoder_2=clip_encoder(8),
         tokenizer=letter_tokenizer(end=False),
         tokenizer_2=clip_tokenizer(),
