@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
-from sparsediff.kernels.inputs import AttentionInputs, MassInputs, PooledBlocks
+from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 from sparsediff.kernels.mass import measure
 from sparsediff.kernels.registry import choose
 from sparsediff.kernels.remainder import attention, pool_blocks
+from sparsediff.search.arrangement import Arrangement
 from sparsediff.search.head_share import HeadShare
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
@@ -37,10 +38,12 @@ class Recorder(Protocol):
 class AttentionCall:
     """The tensors of one call and the ways to compute it.
 
-    ``q``, ``k``, ``v`` ``[b, s, h, d]`` with rotary and norms applied; ``kv_lens`` int64 ``[b]`` or
-    None as in `block_sparse_attention`; ``layer`` numbers all layers of the target and ``depth`` those
-    of this model; ``user_dense`` runs the attention the user has configured. ``share`` says which heads
-    of the layer these are, where several processes divide them; None when they are all.
+    ``q``, ``k``, ``v`` ``[b, s, h, d]`` with rotary and norms applied, in the model's token order, as
+    is every output; ``grid``, masks, masses, LSEs and ``kv_lens`` are in that of ``arrangement``, where
+    None is the model's. ``kv_lens`` int64 ``[b]`` or None as in `block_sparse_attention`; ``layer``
+    numbers all layers of the target and ``depth`` those of this model; ``user_dense`` runs the
+    attention the user has configured. ``share`` says which heads of the layer these are, where several
+    processes divide them; None when they are all.
     Every way to compute the output tells the recorder, so a report cannot miss one. The tensors come
     from the model, so the kernels' checks of a user's input are not repeated at every call.
     """
@@ -58,6 +61,8 @@ class AttentionCall:
     user_dense: Callable[[], Tensor]
     recorder: Recorder
     share: HeadShare | None = None
+    arrangement: Arrangement | None = None
+    _moved: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -69,6 +74,19 @@ class AttentionCall:
         """Heads of the layer, those of other processes included."""
         return self.q.shape[2] if self.share is None else self.share.total
 
+    def arranged(self, *names: str) -> tuple[Tensor, ...]:
+        """Those of "q", "k" and "v" that are named, in the arranged order; each is moved only once."""
+        if self.arrangement is None:
+            return tuple(getattr(self, name) for name in names)
+        for name in names:
+            if name not in self._moved:
+                self._moved[name] = self.arrangement.tokens.moved(getattr(self, name))
+        return tuple(self._moved[name] for name in names)
+
+    def restored(self, out: Tensor) -> Tensor:
+        """An output ``[b, s, h, d]`` of arranged tensors in the model's order."""
+        return out if self.arrangement is None else self.arrangement.tokens.restored(out)
+
     def dense(self) -> Tensor:
         """Dense attention by the user's own backend: ``[b, s, h, d]``."""
         self.recorder.ran_dense(self)
@@ -77,23 +95,30 @@ class AttentionCall:
     def dense_with_lse(self) -> tuple[Tensor, Tensor]:
         """Dense attention by the fastest kernel that also returns the LSE ``[b, h, s]``."""
         self.recorder.ran_dense(self)
-        with _as_given(self.q):
-            return dense_attention_lse(
-                self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
-            )
+        if self.arrangement is not None and self.kv_lens is None:
+            # The step stays what it is in the model's order, to the last bit; only the LSE moves.
+            with _as_given(self.q):
+                out, lse = dense_attention_lse(self.q, self.k, self.v, scale=self.scale)
+            return out, self.arrangement.tokens.moved(lse, dim=2)
+        out, lse = self._arranged_dense()
+        return self.restored(out), lse
 
     def lse(self) -> Tensor:
         """The exact log-sum-exp of every query row, fp32 ``[b, h, s]``, without counting a call."""
-        with torch.no_grad(), _as_given(self.q):
-            return dense_attention_lse(
-                self.q, self.k, self.v, scale=self.scale, kv_lens=self.kv_lens
-            )[1]
+        with torch.no_grad():
+            return self._arranged_dense()[1]
+
+    def _arranged_dense(self) -> tuple[Tensor, Tensor]:
+        q, k, v = self.arranged("q", "k", "v")
+        with _as_given(q):
+            return dense_attention_lse(q, k, v, scale=self.scale, kv_lens=self.kv_lens)
 
     def mass(self, lse: Tensor, block: int, *, query_stride: int = 1) -> Tensor:
         """Attention mass of every block pair under `lse`: fp32 ``[b, h, m, n]`` (AdaSpa Alg. 2)."""
+        q, k = self.arranged("q", "k")
         inputs = MassInputs(
-            q=self.q.detach(),
-            k=self.k.detach(),
+            q=q.detach(),
+            k=k.detach(),
             lse=lse.detach(),
             block_size=(block, block),
             scale=self.scale,
@@ -107,23 +132,21 @@ class AttentionCall:
 
         With `compensate`, every block left out takes part as one mean key and one mean value.
         """
-        with _as_given(self.q):
+        q, k, v = self.arranged("q", "k", "v")
+        with _as_given(q):
             inputs = AttentionInputs(
-                q=self.q,
-                k=self.k,
-                v=self.v,
+                q=q,
+                k=k,
+                v=v,
                 mask=mask,
                 scale=self.scale,
                 kv_lens=self.kv_lens,
-                pooled=self._pooled(mask) if compensate else None,
+                pooled=pool_blocks(k, v, mask.block_size[1], self.kv_lens) if compensate else None,
             )
             backend = choose(self.backend, inputs)
             out, _ = attention(backend, inputs)
         self.recorder.ran_sparse(self, mask, backend.name)
-        return out
-
-    def _pooled(self, mask: BlockMask) -> PooledBlocks:
-        return pool_blocks(self.k, self.v, mask.block_size[1], self.kv_lens)
+        return self.restored(out)
 
 
 def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,11 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
 from sparsediff.search.call import AttentionCall
+from sparsediff.search.run_work import RunWork, scheduled
 from sparsediff.search.schedule import Schedule
+from sparsediff.search.selection import mask_density
+from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_order import RASTER, check_token_order
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +43,9 @@ class Method(ABC):
     (0, 1]; blocks that hold text are always computed on top. ``block_size`` tokens of a block.
     ``warmup`` and ``dense_layers`` as in `Schedule`. ``compensate``: every block left out still takes
     part as one mean key and one mean value (not in the AdaSpa paper; off for parity with it).
+    ``token_order``: the order in which video tokens are cut into blocks: "raster", the model's own;
+    "tile", 3-D tiles of a block's tokens; "gilbert", a Hilbert curve. Blocks of the last two are
+    compact in space and time; moving the tokens there and back costs a copy of q, k, v and the output.
 
     Raises SparseError for a value out of range, and for unknown fields in `with_options`.
     """
@@ -50,6 +57,7 @@ class Method(ABC):
     warmup: float = 0.0
     dense_layers: int = 0
     compensate: bool = False
+    token_order: str = RASTER
 
     def __post_init__(self) -> None:
         density = self.density
@@ -67,6 +75,7 @@ class Method(ABC):
             raise SparseError(f"block_size={block!r}: needs a whole number of tokens, such as 64.")
         if not isinstance(self.compensate, bool):
             raise SparseError(f"compensate={self.compensate!r}: needs True or False.")
+        check_token_order(self.token_order)
         self.schedule  # noqa: B018  (its constructor checks warmup, refresh and dense_layers)
 
     @property
@@ -84,6 +93,14 @@ class Method(ABC):
         Processes that divide the heads of a layer among them balance these.
         """
         return None
+
+    def work(self, steps: int) -> RunWork:
+        """What a layer and guidance branch computes in a run of so many steps."""
+        return scheduled(self.schedule, steps)
+
+    def computed_density(self, grid: TokenGrid) -> float:
+        """Share of all block pairs that a sparse call on `grid` computes, text included."""
+        return mask_density(self.density, grid, self.block_size)
 
     def with_options(self, **options: Any) -> Self:
         """A copy with some fields changed; an unknown field is an error that names the nearest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -20,10 +20,12 @@ from sparsediff.search.patterns.pattern import (
     Stripe,
 )
 from sparsediff.search.patterns.pattern_mask import video_density
-from sparsediff.search.patterns.pattern_table import PatternTable
+from sparsediff.search.patterns.pattern_table import PatternTable, PlannedHead
 from sparsediff.search.patterns.planned_layer import PlannedLayer
+from sparsediff.search.run_work import RunWork, scheduled, searched
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_order import RASTER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,12 @@ class SparseVDiT(Method):
         if isinstance(self.refresh, list):
             object.__setattr__(self, "refresh", tuple(self.refresh))
         Method.__post_init__(self)
+        if self.token_order != RASTER:
+            raise SparseError(
+                f"token_order={self.token_order!r}: the patterns of a plan are in terms of the model's "
+                f"own order of tokens. Leave it out, or use a method that searches while generating, "
+                f"such as AdaSpa."
+            )
         if not isinstance(self.strict, bool):
             raise SparseError(f"strict={self.strict!r}: needs True or False.")
         above = self.online_above
@@ -83,6 +91,33 @@ class SparseVDiT(Method):
     def schedule(self) -> Schedule:
         """Dense steps of the table and the marks at which online heads are searched again."""
         return Schedule(warmup=self.warmup, refresh=self.refresh, dense_layers=self.dense_layers)
+
+    def work(self, steps: int) -> RunWork:
+        """Adds the searches of heads that are online, in every bucket and at every mark."""
+        share = self._online_share
+        if not share:
+            return scheduled(self.schedule, steps)
+        found = searched(self.schedule, steps)
+        changes = sum(start > self.warmup for start in self.table.starts)
+        return replace(found, searches=share * (found.searches + changes))
+
+    def computed_density(self, grid: TokenGrid) -> float:
+        """That of the table: a plan counts its text."""
+        return self.density
+
+    @property
+    def _online_share(self) -> float:
+        """Share of the table's heads that are searched while generating."""
+        heads = [head for bucket in self.table.buckets for layer in bucket for head in layer]
+        online = sum(self._is_online(head) for head in heads)
+        return online / len(heads)
+
+    def _is_online(self, head: PlannedHead) -> bool:
+        """Whether a head is searched while generating: planned so, or its error was too large."""
+        if isinstance(head.pattern, Full | Online):
+            return isinstance(head.pattern, Online)
+        bound = self.online_above
+        return bound is not None and head.error is not None and head.error > bound
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Dense by the schedule, else the patterns of the step's bucket."""
@@ -137,8 +172,7 @@ class SparseVDiT(Method):
             widths = isinstance(pattern, Diagonal | MultiDiagonal)
             if other and (isinstance(pattern, Stripe) or (widths and not same_unit)):
                 pattern = Full()
-            bound, error = self.online_above, head.error
-            if bound is not None and error is not None and error > bound:
+            if self._is_online(head):
                 pattern = self._online(pattern, call)
             patterns.append(pattern)
         return patterns

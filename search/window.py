@@ -15,6 +15,7 @@ from sparsediff.search.method import Memory, Method
 from sparsediff.search.patterns.token_reorder import periods
 from sparsediff.search.selection import video_mask
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_order import RASTER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +23,10 @@ class Window(Method):
     """Every query block computes the key blocks nearest to it in the sequence, the same for all heads.
 
     ``temporal``: nearest to its own place in any frame (in any row of an image) instead; the two are
-    the spatial and the temporal window of Sparse VideoGen (arXiv 2502.01776). Sparse from the first
-    call on unless ``warmup`` says otherwise. Raises SparseError as `Method` does.
+    the spatial and the temporal window of Sparse VideoGen (arXiv 2502.01776). In another
+    ``token_order`` than the model's, near means near in the grid: the distance between the middles of
+    two blocks, for ``temporal`` that within a frame. Sparse from the first call on unless ``warmup``
+    says otherwise. Raises SparseError as `Method` does.
     """
 
     name: ClassVar[str] = "window"
@@ -45,6 +48,9 @@ class Window(Method):
 
     def mask(self, grid: TokenGrid, device: torch.device) -> BlockMask:
         """The band for a grid: near blocks first, the earlier one when two are equally near."""
+        if grid.order != RASTER:
+            nearness = -self._distance(grid).to(device)
+            return video_mask(nearness[None, None], self.density, grid, self.block_size)
         blocks = block_count(grid.tokens, self.block_size)
         number = torch.arange(blocks, device=device)
         apart = number[None, :] - number[:, None]
@@ -54,3 +60,16 @@ class Window(Method):
             ahead = (apart * self.block_size) % period
             nearness -= 4 * blocks * torch.minimum(ahead, period - ahead)
         return video_mask(nearness[None, None], self.density, grid, self.block_size)
+
+    def _distance(self, grid: TokenGrid) -> Tensor:
+        """Squared distance between the middles of every two blocks, in tokens: float64 ``[n, n]``."""
+        blocks = block_count(grid.tokens, self.block_size)
+        first, video = grid.text_before, grid.positions().double()
+        number = torch.arange(first, first + len(video)) // self.block_size
+        middle = torch.zeros(blocks, 3, dtype=torch.float64).index_add_(0, number, video)
+        middle /= number.bincount(minlength=blocks).clamp(min=1)[:, None]
+        if self.temporal:
+            middle = middle[:, 1:] if grid.frames > 1 else middle[:, 2:]
+        apart = (middle[:, None] - middle[None]).square().sum(dim=-1)
+        # Of two that are equally near, the earlier one, on every device.
+        return apart + 1e-9 * torch.arange(blocks)

@@ -13,6 +13,7 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.search.patterns.pattern import MODES, Pattern, Stripe
 from sparsediff.search.schedule import Schedule, Step
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_order import RASTER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,8 @@ class PatternTable:
                 )
         if not 0 <= self.density <= 1:
             raise SparseError(f"density={self.density!r}: needs a share in [0, 1].")
+        if self.grid.order != RASTER:
+            raise SparseError(f"{self.grid}: the patterns of a plan need a grid in raster order.")
         self._check_columns()
 
     def _check_columns(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.token_grid import TokenGrid
+from sparsediff.search.token_order import Permutation
 
 
 def periods(grid: TokenGrid) -> tuple[int, int]:
@@ -39,12 +40,11 @@ def by_place(grid: TokenGrid, device: torch.device | str = "cpu") -> Tensor:
 class Reordering:
     """Some ``heads`` of a layer with their tokens place by place: int64 tensors, made once, then kept.
 
-    ``order`` as `by_place`, ``back`` its inverse. Made per call they would make a GPU wait.
+    ``tokens`` of `by_place`. Made per call they would make a GPU wait.
     """
 
     heads: Tensor
-    order: Tensor
-    back: Tensor
+    tokens: Permutation
 
     @classmethod
     def of(
@@ -53,22 +53,21 @@ class Reordering:
         """For these heads of a layer on a grid; None without any."""
         if not heads:
             return None
-        order = by_place(grid, device)
-        return cls(heads=torch.tensor(heads, device=device), order=order, back=order.argsort())
+        tokens = Permutation.of(by_place(grid, device))
+        return cls(heads=torch.tensor(heads, device=device), tokens=tokens)
 
     def sparse(self, call: AttentionCall, mask: BlockMask, *, compensate: bool = False) -> Tensor:
         """`call.sparse` with the heads' tokens reordered: ``[b, s, h, d]``, in the sequence's order.
 
-        `mask` holds those heads' blocks in the new order, the others' in the order of the sequence, so
-        one launch computes all.
+        `mask` holds those heads' blocks in the new order, the others' in the order of the call's grid,
+        so one launch computes all.
         """
-        q, k, v = (self._moved(x, self.order) for x in (call.q, call.k, call.v))
-        out = replace(call, q=q, k=k, v=v).sparse(mask, compensate=compensate)
-        return self._moved(out, self.back)
+        q, k, v = (self._moved(x, self.tokens.moved) for x in call.arranged("q", "k", "v"))
+        out = replace(call, q=q, k=k, v=v, arrangement=None).sparse(mask, compensate=compensate)
+        return call.restored(self._moved(out, self.tokens.restored))
 
-    def _moved(self, x: Tensor, order: Tensor) -> Tensor:
+    def _moved(self, x: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
         """A copy of ``[b, s, h, d]`` with the tokens of the heads in another order."""
         if len(self.heads) == x.shape[2]:
-            return x.index_select(1, order)
-        moved = x.index_select(2, self.heads).index_select(1, order)
-        return x.index_copy(2, self.heads, moved)
+            return move(x)
+        return x.index_copy(2, self.heads, move(x.index_select(2, self.heads)))

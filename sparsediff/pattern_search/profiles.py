@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Profiles:
         records, found = [], set()
         for prompt in prompts:
             state = units.load(STAGE, prompt, without=("frames",))
-            grid = TokenGrid(**_named(state.pop("grid")))
+            grid = _grid(state.pop("grid"))
             found.add((grid, int(state.pop("steps"))))
             records.append(ProfileRecord.from_state(state, grid))
         if len(found) > 1:
@@ -58,13 +58,13 @@ def profile(
     """
     record = ProfileRecord()
     method = Profiling(steps=options.steps, block_size=options.block_size, record=record)
-    with sparse_attention(runner.pipe, method, backend=backend) as session:
+    with sparse_attention(runner.pipe, method, backend=backend, gate=False) as session:
         frames = runner.run(decode=keep_frames).frames
     require_layers(session, layers, list(record.layers))
     if record.grid is None:  # no layer without a grid; said for the type checker
         raise SparseError("The run had no token grid.")
     state = record.state()
-    state["grid"] = torch.tensor(astuple(record.grid))
+    state["grid"] = torch.tensor(list(record.grid.sizes.values()))
     state["steps"] = torch.tensor(runner.steps)
     if frames is not None:
         state["frames"] = as_bytes(frames)
@@ -94,6 +94,8 @@ def dense_frames(units: Units, prompt: int) -> Tensor:
     return units.load(STAGE, prompt, only=("frames",))["frames"].float() / 255
 
 
-def _named(sizes: Tensor) -> dict[str, int]:
-    names = ("frames", "height", "width", "text_before", "text_after")
-    return dict(zip(names, sizes.tolist(), strict=True))
+def _grid(sizes: Tensor) -> TokenGrid:
+    frames, height, width, before, after = sizes.tolist()
+    return TokenGrid(
+        frames=frames, height=height, width=width, text_before=before, text_after=after
+    )

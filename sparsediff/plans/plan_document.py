@@ -41,7 +41,7 @@ class PlanDocument:
         table = self.table
         values: dict[str, Any] = {
             "schema": f"sparsediff.plan/{FORMAT}",
-            "grid": asdict(table.grid),
+            "grid": table.grid.sizes,
             "block_size": table.block_size,
             "starts": table.starts,
             "density": table.density,
