@@ -24,6 +24,7 @@ class Family:
         1  # attention calls of a layer's call: Mochi makes one for each row of the batch
     )
     twice: str = ""  # the argument that asks for two of a prompt, where no list of prompts is taken
+    alone: str = ""  # why the pipeline makes one video at a time
     graphs: str = ""  # why diffusers' own code does not compile into one graph
 
     def calls(self, steps: int) -> int:

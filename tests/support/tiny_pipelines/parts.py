@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import PIL.Image
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -15,10 +16,15 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,"
 
@@ -81,3 +87,52 @@ def clip_encoder(width: int = 32) -> CLIPTextModel:
         projection_dim=32,
     )
     return CLIPTextModel(config).eval()
+
+
+def clip_vision(width: int = 4) -> CLIPVisionModel:
+    """A CLIP that sees pictures of 4 x 4 pixels."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=4,
+        intermediate_size=16,
+        patch_size=2,
+    )
+    return CLIPVisionModel(config).eval()
+
+
+def clip_image_processor() -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(crop_size=4, size=4)
+
+
+def picture(width: int, height: int) -> PIL.Image.Image:
+    """A picture with a gradient, so that no two places are alike."""
+    return PIL.Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a letter of the last message of a conversation."""
+    tokenizer = letter_tokenizer(end=False)
+    tokenizer.chat_template = (
+        "{% for message in messages[-1:] %}{{ message['content'] }}{% endfor %}"
+    )
+    return tokenizer
+
+
+def language_model(width: int = 16) -> LlamaModel:
+    """A causal language model, for the pipelines that read its hidden states: three of them."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        bos_token_id=0,
+        eos_token_id=2,
+        hidden_size=width,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        pad_token_id=1,
+        vocab_size=64,
+    )
+    return LlamaModel(config).eval()
