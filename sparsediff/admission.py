@@ -11,6 +11,8 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.registry import choose
 from sparsediff.search import Method, TokenGrid
+from sparsediff.search.arrangement import Arrangement, arrangements, order_of
+from sparsediff.search.token_order import grid_order
 
 
 class Admission:
@@ -18,10 +20,11 @@ class Admission:
 
     def __init__(self, method: Method, backend: str, layers: list[str]) -> None:
         self.block = method.block_size
+        self.order = grid_order(method.token_order, method.block_size)
         self.backend = backend
         self.layers = layers
         self._looked_at: set[int] = set()
-        self._paddings: dict[tuple[object, ...], KeyPadding | None] = {}
+        self._paddings: dict[tuple[object, ...], KeyPadding | str] = {}
 
     def new_run(self) -> None:
         """Look at every layer's inputs again."""
@@ -41,32 +44,43 @@ class Admission:
         *,
         mask: Tensor | None,
         grid: TokenGrid | None,
-    ) -> tuple[Tensor | None, str]:
-        """Valid keys per batch item, int64 ``[b]`` or None for all, and why the call must run dense.
+    ) -> tuple[Tensor | None, Arrangement | None, str]:
+        """Valid keys per batch item, the arrangement in which they come first, why to run dense.
+
+        Keys int64 ``[b]`` or None for all; None for the arrangement that is the model's own.
 
         Raises SparseError for a mask that does not fit, for NaN or infinite numbers, and for a backend
         asked for by name that cannot compute such inputs.
         """
-        kv_lens, reason = self._padding(mask, q)
+        kv_lens, arrangement, reason = self._padding(mask, q, grid)
         reason = reason or self._unfit(q, grid)
         if layer not in self._looked_at:
             self._looked_at.add(layer)
             self._refuse_broken(layer, q=q, k=k, v=v)
             if self.backend != "auto" and not reason:
                 self._require_backend(q, k, v, kv_lens)
-        return kv_lens, reason
+        return kv_lens, arrangement, reason
 
-    def _padding(self, mask: Tensor | None, q: Tensor) -> tuple[Tensor | None, str]:
+    def _padding(
+        self, mask: Tensor | None, q: Tensor, grid: TokenGrid | None
+    ) -> tuple[Tensor | None, Arrangement | None, str]:
+        choices = (None,) if grid is None else arrangements(grid, self.order, q.device)
         if mask is None:
-            return None, ""
-        key = (mask.data_ptr(), tuple(mask.shape), mask.dtype)
+            return None, choices[0], ""
+        key = (mask.data_ptr(), tuple(mask.shape), mask.stride(), mask.dtype, grid)
         if key not in self._paddings:
             batch, tokens, heads, _ = q.shape
-            self._paddings[key] = key_padding(mask, batch=batch, heads=heads, tokens=tokens)
+            self._paddings[key] = key_padding(
+                mask,
+                batch=batch,
+                heads=heads,
+                tokens=tokens,
+                orders=[order_of(choice) for choice in choices],
+            )
         padding = self._paddings[key]
-        if padding is None:
-            return None, "the attention mask is not a key-padding mask"
-        return padding.lengths, ""
+        if isinstance(padding, str):
+            return None, None, padding
+        return padding.lengths, choices[padding.arrangement], ""
 
     def _unfit(self, q: Tensor, grid: TokenGrid | None) -> str:
         tokens = q.shape[1]

@@ -47,7 +47,7 @@ class Session:
         self.positions = Positions()
         self.undo: list[Callable[[], None]] = []
         self.enabled = False  # whether the target runs with this session
-        self._memories: dict[tuple[int, str], tuple[tuple[int, ...], Memory]] = {}
+        self._memories: dict[tuple[int, str], tuple[object, Memory]] = {}
         self._by_layer: dict[int, dict[str, Any]] = {}  # what the branches of a layer share
         self._warned: set[str] = set()
 
@@ -113,7 +113,9 @@ class Session:
             layout = self.positions.layout(layout, positions)
         grid = grid_of(layout, q.shape[1])
         try:
-            kv_lens, reason = self.admission.admit(layer, q, k, v, mask=attention_mask, grid=grid)
+            kv_lens, arrangement, reason = self.admission.admit(
+                layer, q, k, v, mask=attention_mask, grid=grid
+            )
         except SparseError:
             self.disable()
             raise
@@ -124,7 +126,7 @@ class Session:
             q=q,
             k=k,
             v=v,
-            grid=grid,
+            grid=grid if arrangement is None else arrangement.grid,
             step=self.progress.step,
             layer=layer,
             depth=self.depths[layer],
@@ -133,9 +135,10 @@ class Session:
             backend=self.backend,
             user_dense=dense,
             recorder=self,
+            arrangement=arrangement,
         )
         try:
-            return self.method.attend(call, self._memory(layer, q, part))
+            return self.method.attend(call, self._memory(call, part))
         except PlanMismatchError as error:
             self.disable()
             raise PlanMismatchError(f"{error} Sparse attention is disabled again.") from None
@@ -187,10 +190,12 @@ class Session:
             self._warned.add(text)
             logger.info("sparse attention: %s", text)
 
-    def _memory(self, layer: int, q: Tensor, part: int) -> Memory:
-        key, shape = (layer, f"{self.progress.branch}.{part}"), tuple(q.shape)
+    def _memory(self, call: AttentionCall, part: int) -> Memory:
+        """What is remembered of earlier calls; nothing when those had other shapes or token orders."""
+        key = (call.layer, f"{self.progress.branch}.{part}")
+        made_for = (tuple(call.q.shape), call.arrangement)
         known = self._memories.get(key)
-        if known is None or known[0] != shape:
-            shared = self._by_layer.setdefault(layer, {})
-            known = self._memories[key] = (shape, Memory(layer=shared))
+        if known is None or known[0] != made_for:
+            shared = self._by_layer.setdefault(call.layer, {})
+            known = self._memories[key] = (made_for, Memory(layer=shared))
         return known[1]

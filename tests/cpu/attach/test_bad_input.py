@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import diffusers
@@ -11,7 +10,6 @@ import torch
 from tiny_pipelines import FAMILIES, hunyuan_video, wan, wan_transformer
 
 import sparsediff
-from sparsediff.attention_mask import KeyPadding, key_padding
 from sparsediff.processors import is_marked
 
 WAN = FAMILIES["wan"]
@@ -112,29 +110,6 @@ def test_padding_mask_is_honoured() -> None:
     report = model.sparse_attention_report()
     assert (report.sparse_calls, report.fallbacks) == (3, {})
     torch.testing.assert_close(sparse, dense, atol=1e-4, rtol=1e-4)
-
-
-def test_attention_masks() -> None:
-    shape = {"batch": 2, "heads": 4, "tokens": 6}
-    prefix = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
-    for mask in (prefix, prefix[:, None, None]):
-        found = key_padding(mask, **shape)
-        assert found is not None
-        assert found.lengths is not None
-        assert found.lengths.tolist() == [4, 6]
-    # A mask that hides nothing must not cost dense attention its fastest kernels.
-    assert key_padding(torch.ones(1, 1, 1, 6, dtype=torch.bool), **shape) == KeyPadding(
-        lengths=None
-    )
-    holes = torch.tensor([True, False, True, True, True, True])[None]
-    assert key_padding(holes[:, None, None], **shape) is None
-    assert key_padding(torch.zeros(2, 1, 1, 6), **shape) is None
-    assert key_padding(torch.ones(6, 6, dtype=torch.bool), **shape) is None
-    for broken in (torch.ones(2, 5, dtype=torch.bool), torch.ones(3, 1, 1, 6, dtype=torch.bool)):
-        with pytest.raises(sparsediff.SparseError, match=re.escape(str(tuple(broken.shape)))):
-            key_padding(broken, **shape)
-    with pytest.raises(sparsediff.SparseError, match="hides all 6 keys"):
-        key_padding(torch.zeros(2, 6, dtype=torch.bool), **shape)
 
 
 def test_short_sequences_and_odd_masks_run_dense(pipe: Any) -> None:
