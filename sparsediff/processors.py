@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -57,7 +56,7 @@ def _marked_class(base: Any) -> type:
         return _new, (base,), state(self)
 
     # Legacy attention modules drop keyword arguments that the signature does not name.
-    call.__signature__ = inspect.signature(base_call)  # type: ignore[attr-defined]
+    call.__wrapped__ = base_call  # type: ignore[attr-defined]
     members = {
         "__call__": call,
         "__deepcopy__": deepcopy,
