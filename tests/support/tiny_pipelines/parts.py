@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -24,7 +25,6 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,"
 
@@ -104,8 +104,8 @@ def clip_vision(width: int = 4) -> CLIPVisionModel:
     return CLIPVisionModel(config).eval()
 
 
-def clip_image_processor() -> CLIPImageProcessorPil:
-    return CLIPImageProcessorPil(crop_size=4, size=4)
+def clip_image_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(crop_size=4, size=4)
 
 
 def picture(width: int, height: int) -> PIL.Image.Image:
@@ -117,7 +117,7 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     """One token a letter of the last message of a conversation."""
     tokenizer = letter_tokenizer(end=False)
     tokenizer.chat_template = (
-        "{% for message in messages[-1:] %}{{ message['content'] }}{% endfor %}"
+        "{% set last = messages[-1]['content'] %}{{ last if last is string else last[-1]['text'] }}"
     )
     return tokenizer
 
