@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sparsediff.models import cogvideox, flux, hunyuan, ltx, wan
+from sparsediff.models import cogvideox, flux, hunyuan, image, ltx, qwen_image, unet, wan
 from sparsediff.models.facts import ModelFacts
 
+_FAMILIES = (wan, hunyuan, cogvideox, ltx, flux, qwen_image, image, unet)
+
 FACTS: dict[str, ModelFacts] = {
-    facts.model: facts for family in (wan, hunyuan, cogvideox, ltx, flux) for facts in family.FACTS
+    facts.model: facts for family in _FAMILIES for facts in family.FACTS
 }
 
 _LINEAR = "its attention is linear in the number of tokens, so there are no blocks to leave out"

@@ -8,7 +8,7 @@ from typing import Any
 def states(pipe: Any) -> list[dict[str, Any]]:
     """vars() of the pipeline, of its models, and of their attention processors."""
     touched: list[dict[str, Any]] = [dict(vars(pipe))]
-    for name in ("transformer", "transformer_2"):
+    for name in ("transformer", "transformer_2", "unet"):
         model = getattr(pipe, name, None)
         if model is None:
             continue
