@@ -13,8 +13,8 @@ from sparsediff.kernels.errors import SparseError
 OTHER = "the attention mask is not a key-padding mask"
 HOLE = "the attention mask hides keys between valid ones"
 
-# An additive mask hides a key with this or less. Models add -10000 (-9984 in bfloat16), the least number
-# of a dtype, or -inf; exp(-1000) is 0 even in float64, and scores differ by hundreds at most.
+# An additive mask hides a key with this or less. Models add -10000 (-9984 in bfloat16), the least
+# number of a dtype, or -inf; exp(-1000) is 0 even in float64, and scores differ by hundreds at most.
 _HIDDEN = -1000.0
 _CHUNK = 1 << 24  # entries of a query-dependent mask that are looked at together
 
@@ -58,8 +58,11 @@ def key_padding(
     prefix = torch.arange(tokens, device=keys.device) < lengths[:, None]
     fitting = [(keys if x is None else keys[:, x.to(keys.device)]) == prefix for x in orders]
     # One read for all answers: a GPU is waited for once.
-    facts = [alike, (lengths > 0).all(), (lengths == tokens).all(), *(x.all() for x in fitting)]
-    is_padding, some_left, none_hidden, *fits = torch.stack(facts).tolist()
+    facts = [_even(rows), alike, (lengths > 0).all(), (lengths == tokens).all()]
+    facts += [x.all() for x in fitting]
+    is_even, is_padding, some_left, none_hidden, *fits = torch.stack(facts).tolist()
+    if is_even:
+        return KeyPadding(lengths=None)
     if not is_padding:
         return OTHER
     if not some_left:
@@ -118,6 +121,17 @@ def _keys(rows: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
 
 def _visible(rows: Tensor) -> Tensor:
     return rows if rows.dtype == torch.bool else rows == 0
+
+
+def _even(rows: Tensor) -> Tensor:
+    """Whether an additive mask adds the same to every score, so that softmax is as without it.
+
+    Chroma's mask does so where the text fills its room; where it does not, it weighs the padding less.
+    """
+    if rows.dtype == torch.bool:
+        return torch.zeros((), dtype=torch.bool, device=rows.device)
+    least, most = rows.aminmax()
+    return (least == most) & (least > _HIDDEN)
 
 
 def _says_only_that(rows: Tensor) -> Tensor:
