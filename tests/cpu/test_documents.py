@@ -84,7 +84,8 @@ def test_option_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plans.md"]
+    "path",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plans.md", "samples/README.md"],
 )
 def test_links_resolve(path: str) -> None:
     text = (ROOT / path).read_text()
