@@ -12,14 +12,15 @@ class Place:
     """The inputs of the model that runs, as its root hook found them.
 
     ``layout`` a `sparsediff.models.Layout`; ``positions`` the input with every token's coordinates,
-    for models that have one; ``timestep`` the noise level input. One for each model; a plain object,
-    because torch.compile follows writes to it.
+    for models that have one; ``timestep`` the noise level input; ``text`` as in `ModelFacts`. One for
+    each model; a plain object, because torch.compile follows writes to it.
     """
 
     def __init__(self) -> None:
         self.layout: tuple[int, ...] = ()
         self.positions: Tensor | None = None
         self.timestep: Tensor | None = None
+        self.text = "none"
 
 
 @dataclass(eq=False, slots=True)

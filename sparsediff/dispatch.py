@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsediff.current import CURRENT
 from sparsediff.operator import attend, compiled_attend, dense_functions, note_dense, session_of
+from sparsediff.parallel.ulysses import joined, refusal
 
 _restore: list[Callable[[], None]] = []
 
@@ -65,6 +66,8 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
             return original(**arguments)
         mask, scale = arguments.get("attn_mask"), arguments.get("scale")
         place = mark.place
+        parallel = arguments.get("_parallel_config")
+        group = "" if parallel is None else joined(parallel, place.text)
         if compiling:
             out: Tensor = compiled_attend(
                 q,
@@ -78,6 +81,7 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
                 part,
                 scale,
                 name,
+                group,
             )
             return out
         return attend(
@@ -92,6 +96,7 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
             part=part,
             scale=scale,
             backend=name,
+            group=group,
         )
 
     return attention
@@ -100,14 +105,15 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
 def _unfit(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> str:
     """Why a self-attention call is not one that sparse attention computes; empty when it is."""
     mask, compiling = arguments.get("attn_mask"), torch.compiler.is_compiling()
+    parallel = arguments.get("_parallel_config")
     needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
     reasons = {
         "query, key and value differ in shape": q.shape != k.shape or k.shape != v.shape,
         "causal attention": arguments.get("is_causal"),
         "dropout": arguments.get("dropout_p"),
         "the caller wants the log-sum-exp too": arguments.get("return_lse"),
-        "context parallelism": arguments.get("_parallel_config") is not None,
         "the attention mask is not a tensor": not isinstance(mask, Tensor | None),
         "gradients in a compiled model": compiling and needs_grad,
     }
-    return next((reason for reason, found in reasons.items() if found), "")
+    reason = next((reason for reason, found in reasons.items() if found), "")
+    return reason if reason or parallel is None else refusal(parallel, q, mask)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.layout import as_layout
+from sparsediff.parallel.ulysses import in_shares
+from sparsediff.search.head_share import HeadShare
 from sparsediff.session import Session
 
 _LAYER_BITS = 16
@@ -55,35 +57,43 @@ def attend(
     part: int,
     scale: float | None,
     backend: str,
+    group: str = "",
     compiled: bool = False,
 ) -> Tensor:
     """Compute one marked attention call ``[b, s, h, d]`` in its session.
 
-    `backend` names the user's dense attention function for the calls that stay dense.
+    `backend` names the user's dense attention function for the calls that stay dense. With `group`, the
+    tensors hold this process's part of the tokens; `parallel.ulysses` knows the processes by it.
     """
     session, layer = session_of(handle)
     function = dense_functions[backend]
 
-    def dense() -> Tensor:
-        arguments: dict[str, Any] = {"query": q, "key": k, "value": v, "scale": scale}
-        if mask is not None:
-            arguments["attn_mask"] = mask
-        return function(**arguments)
+    def whole(q: Tensor, k: Tensor, v: Tensor, share: HeadShare | None = None) -> Tensor:
+        def dense() -> Tensor:
+            arguments: dict[str, Any] = {"query": q, "key": k, "value": v, "scale": scale}
+            if mask is not None:
+                arguments["attn_mask"] = mask
+            return function(**arguments)
 
-    return session.attend(
-        layer,
-        q,
-        k,
-        v,
-        attention_mask=mask,
-        timestep=timestep,
-        layout=layout,
-        positions=positions,
-        part=part,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
-        dense=dense,
-        compiled=compiled,
-    )
+        return session.attend(
+            layer,
+            q,
+            k,
+            v,
+            attention_mask=mask,
+            timestep=timestep,
+            layout=layout,
+            positions=positions,
+            part=part,
+            share=share,
+            scale=q.shape[-1] ** -0.5 if scale is None else scale,
+            dense=dense,
+            compiled=compiled,
+        )
+
+    if not group:
+        return whole(q, k, v)
+    return in_shares(group, q, k, v, session=session, layer=layer, layout=layout, attend=whole)
 
 
 @torch.library.custom_op("sparsediff::self_attention", mutates_args=())
@@ -99,6 +109,7 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
     part: int,
     scale: float | None,
     backend: str,
+    group: str,
 ) -> Tensor:
     """`attend` as torch.compile sees it: opaque, so that every layer shares one graph."""
     out = attend(
@@ -113,6 +124,7 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
         part=part,
         scale=scale,
         backend=backend,
+        group=group,
         compiled=True,
     )
     return out.contiguous()
@@ -131,6 +143,7 @@ def _(  # noqa: PLR0917
     part: int,
     scale: float | None,
     backend: str,
+    group: str,
 ) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 

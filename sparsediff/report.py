@@ -15,7 +15,9 @@ class RunReport:
     calls that were to run sparse and could not, by reason; they are part of ``dense_calls``.
     ``steps`` and ``layers`` break the figures down; ``heads`` is the mean density of each head in
     sparse calls (one entry when all heads share a mask). ``notes`` what else the method has to say,
-    such as that a plan was carried over to another grid.
+    such as that a plan was carried over to another grid. ``balance``, where several ``processes``
+    divide the heads: what the busiest of them computes in sparse calls over the mean, with the heads
+    ``in_order`` and ``as_divided``; 1 is best.
     """
 
     density: float = 1.0
@@ -28,6 +30,7 @@ class RunReport:
     steps: list[dict[str, object]] = field(default_factory=list)
     layers: list[dict[str, object]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    balance: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -42,6 +45,12 @@ class RunReport:
             f"  kernels     {_counts(self.backends) or 'none'}",
             f"  fallbacks   {_counts(self.fallbacks) or 'none'}",
         ]
+        if self.balance:
+            lines.append(
+                f"  processes   {self.balance['processes']:.0f}, the busiest computes "
+                f"{self.balance['as_divided']:.3f} times the mean, {self.balance['in_order']:.3f} with "
+                f"the heads in order"
+            )
         lines += [f"  note        {note}" for note in self.notes]
         if not calls:
             lines.append("  nothing has run since sparse attention was enabled")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.parallel.head_shares import Shares, even_shares, imbalance
 from sparsediff.report import RunReport
+from sparsediff.search.head_share import HeadShare
 
 
 @dataclass(slots=True)
@@ -16,7 +18,8 @@ class RunLog:
     """Counts and densities of one run.
 
     A mask's density stays a tensor on its device until somebody asks, so that counting never makes a
-    GPU wait. ``calls`` holds (step, layer, density per head or None for a dense call).
+    GPU wait. ``calls`` holds (step, layer, density per head or None for a dense call); ``shares`` how
+    processes divide the heads of each layer.
     """
 
     calls: list[tuple[int, int, Tensor | None]] = field(default_factory=list)
@@ -24,19 +27,35 @@ class RunLog:
     backends: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     masks: dict[int, BlockMask] = field(default_factory=dict)
+    shares: dict[int, Shares] = field(default_factory=dict)
     _latest: dict[tuple[int, str], tuple[BlockMask, Tensor]] = field(default_factory=dict)
 
     def dense(self, step: int, layer: int) -> None:
         """A call ran dense."""
         self.calls.append((step, layer, None))
 
-    def sparse(self, step: int, layer: int, branch: str, mask: BlockMask, backend: str) -> None:
-        """A call of a guidance branch ran over `mask`."""
+    def sparse(
+        self,
+        step: int,
+        layer: int,
+        branch: str,
+        mask: BlockMask,
+        backend: str,
+        *,
+        share: HeadShare | None = None,
+    ) -> None:
+        """A call of a guidance branch ran over `mask`, whose heads are those of `share`."""
         known = self._latest.get((layer, branch))
         if known is None or known[0] is not mask:
             known = (mask, mask.head_density.mean(dim=0))
             self._latest[layer, branch] = known
-        self.calls.append((step, layer, known[1]))
+        density = known[1]
+        if share is not None:
+            # A report is about all heads, whichever process makes it. Others may have a new mask when
+            # this one has not, so they meet at every call.
+            self.shares[layer] = share.shares
+            density = share.gather(density.expand(1, len(share.numbers)))[0]
+        self.calls.append((step, layer, density))
         self.backends[backend] += 1
         self.masks[layer] = mask
 
@@ -67,7 +86,24 @@ class RunLog:
             steps=self._by_step(means, values),
             layers=self._by_layer(values, names),
             notes=list(self.notes),
+            balance=self._balance(values),
         )
+
+    def _balance(self, values: list[list[float] | None]) -> dict[str, float]:
+        """How evenly the processes were loaded; nothing when there was one."""
+        calls = [
+            (value, self.shares[layer])
+            for (_, layer, _), value in zip(self.calls, values, strict=True)
+            if value is not None and layer in self.shares
+        ]
+        if not calls:
+            return {}
+        in_order = [(value, even_shares(len(value), len(shares))) for value, shares in calls]
+        return {
+            "processes": len(calls[0][1]),
+            "in_order": round(imbalance(in_order), 6),
+            "as_divided": round(imbalance(calls), 6),
+        }
 
     def _by_step(
         self, means: list[float], values: list[list[float] | None]

@@ -17,6 +17,7 @@ from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
 from sparsediff.search import AttentionCall, Memory, Method
 from sparsediff.search.call import under_autocast
+from sparsediff.search.head_share import HeadShare
 
 logger = logging.getLogger("sparsediff")
 
@@ -95,6 +96,7 @@ class Session:
         layout: tuple[int, ...],
         positions: Tensor | None = None,
         part: int = 0,
+        share: HeadShare | None = None,
         scale: float,
         dense: Callable[[], Tensor],
         compiled: bool = False,
@@ -102,7 +104,8 @@ class Session:
         """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so.
 
         `layout` and `positions` as the root hook found them; `part` numbers the calls of a processor
-        that makes several, such as one for each row of the batch.
+        that makes several, such as one for each row of the batch; `share` which heads of the layer
+        these are, where several processes divide them.
 
         Raises SparseError, and disables the session first, when the inputs are broken or a backend
         asked for by name cannot compute them.
@@ -135,6 +138,7 @@ class Session:
             backend=self.backend,
             user_dense=dense,
             recorder=self,
+            share=share,
             arrangement=arrangement,
         )
         try:
@@ -173,7 +177,8 @@ class Session:
 
     def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
         """Count a call that ran sparse."""
-        self.log.sparse(call.step.index, call.layer, self.progress.branch, mask, backend)
+        branch = self.progress.branch
+        self.log.sparse(call.step.index, call.layer, branch, mask, backend, share=call.share)
 
     def fell_back(self, reason: str) -> None:
         """Count a call that could not run sparse, and say why, once per reason."""

@@ -1,0 +1,1 @@
+"""Several GPUs: sparse attention under diffusers' own context parallelism (docs/parallel.md)."""
