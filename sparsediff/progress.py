@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsediff.search import Step
+from sparsediff.timetable import Timetable
 
 _MOST_BRANCHES = 4  # unnamed calls of one step; more reuse the first ones, so memory stays bounded
 
@@ -40,14 +42,15 @@ class Progress:
         self.run = 0
         self._forward_pending = True
         self.seen: set[int] = set()  # layers of the forward in progress
-        self._timesteps: Any = None  # the schedule of the run in progress
-        self._spent: Any = None  # the schedule of a run that is over
+        self._timesteps: Tensor | None = None  # the timetable of the run in progress
+        self._spent: Tensor | None = None  # that of a run that is over
+        self._begin = 0  # the place in the timetable where the run began
         self._ended = True
         self._key: object = None
         self._index = -1
         self._ordinal = 0
-        self._value: float | None = None
-        self._first_value = 1.0
+        self._noise = (0.0, 0.0)
+        self._first_noise = 1.0
 
     def forward_begins(self) -> None:
         """The root hook fired: the next layer call opens a forward."""
@@ -55,7 +58,9 @@ class Progress:
 
     def run_ends(self) -> None:
         """The pipeline said that its run is over: the next forward opens a run."""
-        self._ended, self._spent = True, self._timesteps
+        self._ended = True
+        if self._timesteps is not None:
+            self._spent = self._timesteps
 
     def at_layer(self, layer: int, timestep: Tensor | None, *, compiled: bool = False) -> bool:
         """Note a call of `layer`; True when it opens a new run."""
@@ -67,61 +72,75 @@ class Progress:
         return self._open_forward(timestep)
 
     def _open_forward(self, timestep: Tensor | None) -> bool:
-        index, key, total, restarted = self._where(timestep)
-        fresh = self._ended or restarted
+        table = Timetable.of(self.scheduler(), spent=self._spent)
+        place, total = self._place(table), self.context.total
+        # Somebody has to be asked: reading the timestep makes a GPU wait, once a forward.
+        noise = None if place is not None and (table or total) else _noise(timestep)
+        fresh = self._ended or self._restarted(table, place, noise)
         if fresh:
-            self.run += 1
-            self._ended, self._key, self._index = False, None, -1
-            self._first_value = self._value or 1.0
-        if key != self._key:
-            self._key, self._ordinal = key, 0
-            self._index = self._index + 1 if index is None else index
-        else:
-            self._ordinal = (self._ordinal + 1) % _MOST_BRANCHES
+            self._open_run(table, noise)
+            place = self._place(table)
+        if total is None and table is not None:
+            total = len(table.timesteps) - self._begin
+        self._follow(("noise", noise) if place is None else ("step", place), place)
         self.branch = self.context.name or str(self._ordinal)
         self.step = Step(index=self._index, total=total, progress=self._progress(total))
         return fresh
 
-    def _where(self, timestep: Tensor | None) -> tuple[int | None, object, int | None, bool]:
-        """(step index or None to count, key that changes with the step, total, run restarted)."""
-        scheduler = self._scheduler_in_use()
-        schedule = getattr(scheduler, "timesteps", None)
-        restarted = schedule is not None and schedule is not self._timesteps
-        self._timesteps = schedule
-        begin = getattr(scheduler, "begin_index", None) or 0
-        total = None if schedule is None else len(schedule) - begin
-        if self.context.total is not None:
-            total = self.context.total
-        index, position = self.context.step_index, getattr(scheduler, "step_index", None)
-        if index is None and position is not None:
-            index = position - begin
-        if index is not None and total is not None:
-            return index, ("index", index), total, restarted or index < self._index
-        # Somebody has to be asked: reading the timestep makes a GPU wait, once a forward. Wan 2.2 TI2V
-        # gives every token its own timestep; conditioned ones are at 0, the rest agree.
-        value = float(timestep.max()) if timestep is not None else 0.0
-        back_at_the_start = value == self._first_value and self._value != value
-        self._value = value
-        key = ("timestep", value) if index is None else ("index", index)
-        return index, key, total, restarted or (schedule is None and back_at_the_start)
-
-    def _scheduler_in_use(self) -> Any:
-        """The pipeline's scheduler, read anew (users replace it), or None if it does not count here.
-
-        A model that two pipelines share may be called by the other one: this scheduler then stands
-        where its own last run left it, or was never started.
-        """
-        scheduler = self.scheduler()
-        schedule = getattr(scheduler, "timesteps", None)
-        if schedule is None or not getattr(scheduler, "num_inference_steps", None):
+    def _place(self, table: Timetable | None) -> int | None:
+        """The step as somebody counts it; None where only the noise level tells steps apart."""
+        if self.context.step_index is not None:
+            return self.context.step_index
+        if table is None or table.position is None:
             return None
-        position = getattr(scheduler, "step_index", None)
-        over = schedule is self._spent or (position is not None and position >= len(schedule))
-        return None if over else scheduler
+        return table.position - self._begin
+
+    def _restarted(
+        self, table: Timetable | None, place: int | None, noise: tuple[float, float] | None
+    ) -> bool:
+        """Whether a forward opens a run although nobody said that the last one is over."""
+        timesteps = None if table is None else table.timesteps
+        exchanged = timesteps is not None and timesteps is not self._timesteps
+        self._timesteps = timesteps
+        if noise is None:
+            return exchanged or (place is not None and place < self._index)
+        before, self._noise = self._noise, noise
+        # A long video is made in pieces, each of which goes through the same timesteps.
+        return exchanged or (noise[0] == self._first_noise and noise[0] != before[0])
+
+    def _open_run(self, table: Timetable | None, noise: tuple[float, float] | None) -> None:
+        self.run += 1
+        self._ended, self._key, self._index = False, None, -1
+        self._begin = 0
+        if table is not None:
+            self._timesteps = table.timesteps
+            self._begin = table.first_step(None if noise is None else noise[0])
+        if noise is not None:
+            self._noise, self._first_noise = noise, noise[0]
+
+    def _follow(self, key: object, place: int | None) -> None:
+        """Note what the forward is known by; the same as before is another branch of the step."""
+        if key == self._key:
+            self._ordinal = (self._ordinal + 1) % _MOST_BRANCHES
+            return
+        self._key, self._ordinal = key, 0
+        self._index = self._index + 1 if place is None else place
 
     def _progress(self, total: int | None) -> float:
         if total:
             return min(1.0, self._index / total)
-        if self._value is None or self._first_value <= 0:
+        if self._first_noise <= 0:
             return 0.0
-        return min(1.0, max(0.0, 1.0 - self._value / self._first_value))
+        return min(1.0, max(0.0, 1.0 - self._noise[0] / self._first_noise))
+
+
+def _noise(timestep: Tensor | None) -> tuple[float, float]:
+    """The noise level of a forward: its highest, and the mean where tokens or frames differ in it.
+
+    Wan 2.2 TI2V gives conditioned tokens the timestep 0; SkyReels starts its frames one after another.
+    """
+    if timestep is None:
+        return 0.0, 0.0
+    levels = timestep.double()
+    highest, mean = torch.stack([levels.max(), levels.mean()]).tolist()
+    return highest, mean

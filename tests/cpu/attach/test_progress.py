@@ -134,3 +134,62 @@ def test_a_scheduler_that_never_started_is_not_followed() -> None:
     progress = Progress(lambda: scheduler)
     assert [forward(progress, t)[0] for t in (900.0, 500.0)] == [0, 1]
     assert progress.step.total is None
+
+
+@pytest.mark.parametrize(
+    ("noise", "begin"),
+    [
+        pytest.param(500.0, 2, id="left out"),
+        pytest.param(501.0, 2, id="rounded to bfloat16"),
+        pytest.param(0.5, 0, id="in another unit"),
+        pytest.param(1000.0, 0, id="all of them"),
+    ],
+)
+@pytest.mark.parametrize("counts", [True, False], ids=["step_index", "timestep only"])
+def test_video_to_video_leaves_out_timesteps(noise: float, begin: int, counts: bool) -> None:
+    """Nobody tells the scheduler, which finds its step by the timestep after the first forward."""
+    scheduler = CountingScheduler() if counts else Scheduler()
+    progress = Progress(lambda: scheduler)
+    assert forward(progress, noise) == (0, "0")
+    assert progress.step.total == 4 - begin
+    if isinstance(scheduler, CountingScheduler):
+        scheduler.step_index = begin + 1
+    assert forward(progress, noise / 2) == (1, "0")
+
+
+def test_repeated_timesteps_of_a_scheduler_that_counts_otherwise() -> None:
+    scheduler = Scheduler(timesteps=torch.tensor([1000.0, 500.0, 500.0, 250.0]))
+    progress = Progress(lambda: scheduler)
+    seen = []
+    for count, t in enumerate(scheduler.timesteps.tolist()):
+        scheduler.counter = count  # type: ignore[attr-defined]
+        seen.append(forward(progress, t))
+    assert seen == [(index, "0") for index in range(4)]
+
+
+def test_the_same_timesteps_once_more_are_a_run() -> None:
+    """A long video in pieces: the scheduler's timesteps are not set again."""
+    scheduler = Scheduler()
+    progress = Progress(lambda: scheduler)
+    for run in (1, 2):
+        assert [forward(progress, t)[0] for t in (1000.0, 750.0, 500.0, 250.0)] == [0, 1, 2, 3]
+        assert progress.run == run
+
+
+def test_frames_that_start_late_move_the_step() -> None:
+    progress = Progress()
+    for index, late in enumerate((999.0, 900.0, 500.0)):
+        progress.forward_begins()
+        progress.at_layer(0, torch.tensor([[late, 999.0]]))
+        assert (progress.run, progress.step.index) == (1, index)
+
+
+def test_a_spent_scheduler_stays_spent_while_another_pipeline_runs() -> None:
+    scheduler = Scheduler()
+    progress = Progress(lambda: scheduler)
+    forward(progress, 1000.0)
+    progress.run_ends()
+    for _ in range(2):
+        forward(progress, 900.0)
+        assert progress.step.total is None
+        progress.run_ends()
