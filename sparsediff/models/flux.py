@@ -38,6 +38,5 @@ FACTS = (
         grid_rule="flux",
         text="first",
         packed=2,
-        dense="prompts shorter than max_sequence_length, whose mask weighs tokens instead of hiding",
     ),
 )

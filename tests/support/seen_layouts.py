@@ -12,6 +12,11 @@ from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.search import TokenGrid
 
 
+def image(height: int, width: int, before: int = 0, after: int = 0) -> TokenGrid:
+    """The grid of an image with text or reference pictures beside it."""
+    return TokenGrid(frames=1, height=height, width=width, text_before=before, text_after=after)
+
+
 def watch_grids(patch: pytest.MonkeyPatch) -> set[TokenGrid | None]:
     """The grids that sessions take for their calls, from now on; None for a call without one."""
     seen: set[TokenGrid | None] = set()

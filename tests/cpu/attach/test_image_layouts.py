@@ -1,32 +1,57 @@
-"""Where image models keep their tokens: grids at sizes that are no squares, text, reference images."""
+"""Where image models keep their tokens: at two sizes, squares and others."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from seen_layouts import always_computed, watch_grids
+import torch
+from seen_layouts import image, watch_grids
 from tiny_pipelines import FAMILIES
 from tiny_pipelines.parts import picture
+from tiny_pipelines.qwen_image import qwen_image_edit_plus
 
-import sparsediff.layout
+import sparsediff
 from sparsediff.search import TokenGrid
-
-
-def image(height: int, width: int, before: int = 0, after: int = 0) -> TokenGrid:
-    return TokenGrid(frames=1, height=height, width=width, text_before=before, text_after=after)
-
 
 # A family's name, arguments of the call (width and height in pixels), and the grids of its calls.
 CASES: list[tuple[str, dict[str, Any], set[TokenGrid]]] = [
     ("flux", {"width": 24, "height": 24}, {image(12, 12, before=16)}),
     ("flux", {"width": 40, "height": 16}, {image(8, 20, before=16)}),
+    ("flux2", {"width": 24, "height": 24}, {image(12, 12, before=16)}),
+    ("flux2", {"width": 40, "height": 16}, {image(8, 20, before=16)}),
+    (
+        "flux2",
+        {"width": 40, "height": 16, "image": picture(64, 80)},
+        {image(8, 20, before=16, after=40 * 32)},
+    ),
+    ("chroma", {"width": 24, "height": 24}, {image(12, 12, before=16)}),
+    ("chroma", {"width": 40, "height": 16}, {image(8, 20, before=16)}),
     ("flux_kontext", {"width": 24, "height": 24}, {image(12, 12, before=16, after=8 * 4)}),
     (
         "flux_kontext",
         {"width": 40, "height": 16, "max_area": 40 * 16, "image": picture(8, 24)},
         {image(8, 20, before=16, after=4 * 12)},
     ),
+    ("qwen_image", {"width": 48, "height": 48}, {image(12, 12, before=n) for n in (12, 6)}),
+    ("qwen_image", {"width": 80, "height": 32}, {image(8, 20, before=n) for n in (12, 6)}),
+    # The first block's second attention is to the image alone.
+    ("sd3", {"width": 24, "height": 24}, {image(12, 12), image(12, 12, after=32)}),
+    ("sd3", {"width": 40, "height": 16}, {image(8, 20), image(8, 20, after=32)}),
+    # Lumina 2 drops the padding of its texts, and refines the image alone first.
+    ("lumina2", {"width": 192, "height": 192}, {image(12, 12, before=n) for n in (0, 32, 6)}),
+    ("lumina2", {"width": 320, "height": 128}, {image(8, 20, before=n) for n in (0, 32, 6)}),
+    # HiDream fills up an image that is no square to the largest number of tokens, here 256.
+    ("hidream", {"width": 24, "height": 24}, {image(12, 12, after=48)}),
+    ("hidream", {"width": 36, "height": 16}, {image(8, 18, after=256 - 8 * 18 + 48)}),
+    ("pixart_sigma", {"width": 24, "height": 24}, {image(12, 12)}),
+    ("pixart_sigma", {"width": 40, "height": 16}, {image(8, 20)}),
+    ("pixart_alpha", {"width": 40, "height": 16}, {image(8, 20)}),
+    ("sdxl", {"width": 192, "height": 192}, {image(12, 12)}),
+    ("sdxl", {"width": 320, "height": 144}, {image(9, 20)}),
+    ("sdxl", {"width": 216, "height": 120}, {image(8, 14)}),  # halved with rounding up
+    ("stable_diffusion", {"width": 128, "height": 128}, {image(16, 16), image(8, 8)}),
+    ("stable_diffusion", {"width": 200, "height": 72}, {image(9, 25), image(5, 13)}),
 ]
 
 
@@ -38,52 +63,25 @@ def test_grids(
     pipe = family.build()
     session = pipe.enable_sparse_attention("window", density=0.3, block_size=8, gate=False)
     seen = watch_grids(monkeypatch)
-    family.run(pipe, steps=1, **call)
+    family.run(pipe, steps=2, **call)
     assert seen == expected
     report = session.report()
     assert report.fallbacks == {}
-    assert report.sparse_calls == family.calls(1)
+    assert report.sparse_calls == family.calls(2)
 
 
-@pytest.mark.parametrize("name", ["flux_kontext"])
-def test_reference_images_are_always_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = FAMILIES[name]
-    pipe = family.build()
-    session = pipe.enable_sparse_attention("window", density=0.2, block_size=8, gate=False)
+def test_layers_of_a_picture_are_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qwen-Image-Layered: the picture and its two layers, then the picture that is taken apart."""
+    model = qwen_image_edit_plus(use_layer3d_rope=True).transformer
+    sparsediff.enable_sparse_attention(model, "window", density=0.3, block_size=8, gate=False)
     seen = watch_grids(monkeypatch)
-    family.run(pipe, steps=1)
-    (grid,) = seen
-    assert grid is not None
-    assert grid.text_after > 0
-    masks = session.masks().values()
-    assert len(masks) == family.layers
-    for mask in masks:
-        assert always_computed(mask, range(grid.tokens - grid.text_after, grid.tokens))
-        assert not always_computed(mask, range(grid.text_before, grid.tokens - grid.text_after))
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_coordinates_are_read_once_for_a_run(
-    compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A GPU would have to be waited for in every call."""
-    family = FAMILIES["flux"]
-    pipe = family.build()
-    pipe.enable_sparse_attention("window", density=0.3, block_size=8, gate=False)
-    if compiled:
-        pipe.transformer.compile(backend="eager", fullgraph=True)
-    reads: list[tuple[int, ...]] = []
-    original = sparsediff.layout.first_image
-
-    def reading(positions: Any) -> Any:
-        reads.append(tuple(positions.shape))
-        return original(positions)
-
-    monkeypatch.setattr(sparsediff.layout, "first_image", reading)
-    seen = watch_grids(monkeypatch)
-    family.run(pipe, steps=3)
-    assert reads == [(144, 3)]
-    family.run(pipe, steps=3, width=40, height=16)
-    assert reads == [(144, 3), (160, 3)]
-    assert seen == {image(12, 12, before=16), image(8, 20, before=16)}
-    assert pipe.sparse_attention_report().sparse_calls == family.calls(3)
+    tokens = 3 * 6 * 8 + 4 * 4
+    model(
+        hidden_states=torch.zeros(1, tokens, 16),
+        encoder_hidden_states=torch.zeros(1, 16, 16),
+        timestep=torch.ones(1),
+        img_shapes=[[(1, 6, 8)] * 3 + [(1, 4, 4)]],
+    )
+    expected = TokenGrid(frames=3, height=6, width=8, text_before=16, text_after=16)
+    assert seen == {expected}
+    assert sparsediff.sparse_attention_report(model).sparse_calls == 2

@@ -52,9 +52,9 @@ def qwen_image() -> diffusers.QwenImagePipeline:
     return _short(diffusers.QwenImagePipeline(**_parts()))
 
 
-def qwen_image_edit_plus() -> diffusers.QwenImageEditPlusPipeline:
+def qwen_image_edit_plus(**config: Any) -> diffusers.QwenImageEditPlusPipeline:
     """Editing of several pictures; prompts have to be embeddings."""
-    return diffusers.QwenImageEditPlusPipeline(processor=None, **_parts(zero_cond_t=True))
+    return diffusers.QwenImageEditPlusPipeline(processor=None, **_parts(**config))
 
 
 FAMILIES = (

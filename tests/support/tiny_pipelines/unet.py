@@ -31,7 +31,7 @@ def sdxl(pipeline: Any = diffusers.StableDiffusionXLPipeline) -> Any:
     ).eval()
     make_attention_count(unet, 8.0)
     return pipeline(
-        vae=image_vae(4),
+        vae=image_vae(4, levels=4),
         text_encoder=clip_encoder(),
         text_encoder_2=projected_clip_encoder(),
         tokenizer=clip_tokenizer(),
@@ -57,7 +57,7 @@ def stable_diffusion() -> diffusers.StableDiffusionPipeline:
         cross_attention_dim=32,
     ).eval()
     return diffusers.StableDiffusionPipeline(
-        vae=image_vae(4),
+        vae=image_vae(4, levels=4),
         text_encoder=clip_encoder(),
         tokenizer=clip_tokenizer(),
         unet=unet,
@@ -72,8 +72,8 @@ _CALL = {
     "prompt": "a red circle",
     "negative_prompt": "blurry",
     "guidance_scale": 3.0,
-    "height": 24,
-    "width": 24,
+    "height": 192,
+    "width": 192,
 }
 
 FAMILIES = (
@@ -83,6 +83,6 @@ FAMILIES = (
         build=stable_diffusion,
         layers=7,
         guidance="one batch",
-        call=_CALL | {"height": 16, "width": 16},
+        call=_CALL | {"height": 128, "width": 128},
     ),
 )
