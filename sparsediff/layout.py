@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 
+from sparsediff.coordinates import Raster, first_image, last_video
 from sparsediff.models.facts import REST
 from sparsediff.search import TokenGrid
 
@@ -38,49 +38,37 @@ def grid_of(layout: tuple[int, ...], tokens: int | None) -> TokenGrid | None:
 
 
 class Positions:
-    """Grids of models that say where every token is by its coordinates (Flux and its kin).
+    """Grids of models that say where every token is by its coordinates (Flux and its kin, LTX).
 
     Reading coordinates makes a GPU wait, so it is done once for each tensor of a run.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[Tensor, tuple[int, int, int] | None]] = {}
+        self._known: dict[tuple[object, ...], tuple[Tensor, Raster | None]] = {}
 
     def new_run(self) -> None:
         """Forget the coordinates of the last run."""
         self._known.clear()
 
     def layout(self, flat: tuple[int, ...], positions: Tensor) -> tuple[int, ...]:
-        """`flat`, the layout of a row of tokens, with the height and width of its first image.
+        """`flat`, the layout of a row of tokens, with the frames, height and width they have.
 
-        `positions`: ``[s, 3 or more]`` or ``[b, s, 3 or more]``, each token's frame, row and column.
-        Reference images after the first one become tokens after, which are always computed.
+        `positions`: of an image ``[s, 3 or more]`` or ``[b, s, 3 or more]``, of a video ``[b, 3, s]``.
+        Tokens beside the first image or the last video are reference images and conditions; they
+        become tokens before and after, which are always computed.
         """
+        is_video = positions.ndim == 3 and positions.shape[1:] == (3, flat[2])
+        if not is_video and positions.shape[-2] != flat[2]:
+            return flat
         key = (positions.data_ptr(), tuple(positions.shape), positions._version)
         if key not in self._known:  # the tensor is kept: another one must not get its address
-            self._known[key] = positions, _first_image(positions)
-        image = self._known[key][1]
-        tokens = positions.shape[-2]
-        if image is None or flat[2] != tokens:
+            found = last_video(positions) if is_video else first_image(positions)
+            self._known[key] = positions, found
+        raster = self._known[key][1]
+        if raster is None:
             return flat
-        height, width, size = image
-        return 1, height, width, flat[3], flat[4] + tokens - size
-
-
-def _first_image(positions: Tensor) -> tuple[int, int, int] | None:
-    """Height, width and tokens of the image that the sequence begins with; None if it is no raster."""
-    ids = (positions[0] if positions.ndim == 3 else positions)[:, :3].double()
-    number = torch.arange(len(ids), device=ids.device)
-    first = (ids[:, 0] == ids[0, 0]).long().cumprod(0)
-    size = first.sum()
-    rows, columns = ((ids[:, axis] - ids[0, axis]) for axis in (1, 2))
-    width = (torch.where(first.bool(), columns, 0).max() + 1).clamp(min=1).long()
-    raster = (rows == number // width) & (columns == number % width)
-    facts = torch.stack([size, width, (raster | ~first.bool()).all().long()])
-    tokens, wide, is_raster = (int(value) for value in facts.tolist())
-    if not is_raster or tokens % wide:
-        return None
-    return tokens // wide, wide, tokens
+        frames, height, width, before, after = raster
+        return frames, height, width, flat[3] + before, flat[4] + after
 
 
 def as_layout(numbers: Sequence[int]) -> tuple[int, ...]:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from sparsediff.models.facts import ModelFacts
-from sparsediff.models.layouts import video_then_rest, video_then_text
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sparsediff.models.facts import REST, Layout, ModelFacts
+from sparsediff.models.layouts import video_grid, video_then_rest, video_then_text
 
 JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
+
+# FramePack's patches of the past, finest last; what does not fill one is padded.
+_HISTORY = {
+    "latents_clean": (1, 2, 2),
+    "latents_history_2x": (2, 4, 4),
+    "latents_history_4x": (4, 8, 8),
+}
+
+
+def _history_then_video(model: Any, inputs: Mapping[str, Any]) -> Layout:
+    """``[history | section of video | picture and text]``; padded text is cut off inside the model."""
+    history = 0
+    for name, patch in _HISTORY.items():
+        latents = inputs.get(name)
+        if latents is not None:
+            sides = zip(latents.shape[-3:], patch, strict=True)
+            history += math.prod(-(-length // side) for length, side in sides)
+    return *video_grid(model, inputs["hidden_states"]), history, REST
+
 
 FACTS = (
     ModelFacts(
@@ -24,5 +47,15 @@ FACTS = (
         pipelines="HunyuanVideo 1.5",
         grid_rule="hunyuan_video15",
         text="last",
+    ),
+    ModelFacts(
+        model="HunyuanVideoFramepackTransformer3DModel",
+        attention=JOINT,
+        layout=_history_then_video,
+        pipelines="HunyuanVideo FramePack",
+        grid_rule="hunyuan_framepack",
+        text="last",
+        sides=16,
+        dense="the history in front of a section, always computed",
     ),
 )

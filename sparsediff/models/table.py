@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-from sparsediff.models import cogvideox, flux, hunyuan, image, ltx, qwen_image, unet, wan
+from sparsediff.models import (
+    allegro,
+    cogvideox,
+    cosmos,
+    easyanimate,
+    flux,
+    hunyuan,
+    image,
+    kandinsky5,
+    latte,
+    ltx,
+    mochi,
+    qwen_image,
+    unet,
+    wan,
+)
 from sparsediff.models.facts import ModelFacts
 
-_FAMILIES = (wan, hunyuan, cogvideox, ltx, flux, qwen_image, image, unet)
+_FAMILIES = (
+    wan,
+    hunyuan,
+    cogvideox,
+    ltx,
+    mochi,
+    cosmos,
+    allegro,
+    easyanimate,
+    kandinsky5,
+    latte,
+    flux,
+    qwen_image,
+    image,
+    unet,
+)
 
 FACTS: dict[str, ModelFacts] = {
     facts.model: facts for family in _FAMILIES for facts in family.FACTS

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import torch
 
 from tiny_pipelines.family import GUIDED, Family
-from tiny_pipelines.parts import letter_tokenizer, t5_encoder
+from tiny_pipelines.parts import letter_tokenizer, picture, t5_encoder
 
 
-def cogvideox(*, frames_in_token: int | None = None) -> diffusers.CogVideoXPipeline:
-    """CogVideoX, or with two latent frames in a token CogVideoX 1.5."""
+def _parts(*, frames_in_token: int | None = None, channels: int = 4) -> dict[str, Any]:
     torch.manual_seed(0)
     transformer = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=4,
         attention_head_dim=16,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         time_embed_dim=4,
         text_embed_dim=32,
@@ -40,13 +41,23 @@ def cogvideox(*, frames_in_token: int | None = None) -> diffusers.CogVideoXPipel
         norm_num_groups=2,
         temporal_compression_ratio=4,
     )
-    return diffusers.CogVideoXPipeline(
-        tokenizer=letter_tokenizer(),
-        text_encoder=t5_encoder(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=diffusers.CogVideoXDDIMScheduler(),
-    )
+    return {
+        "tokenizer": letter_tokenizer(),
+        "text_encoder": t5_encoder(),
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": diffusers.CogVideoXDDIMScheduler(),
+    }
+
+
+def cogvideox(*, frames_in_token: int | None = None) -> diffusers.CogVideoXPipeline:
+    """CogVideoX, or with two latent frames in a token CogVideoX 1.5."""
+    return diffusers.CogVideoXPipeline(**_parts(frames_in_token=frames_in_token))
+
+
+def cogvideox_i2v() -> diffusers.CogVideoXImageToVideoPipeline:
+    """CogVideoX that is given a picture, in channels of their own."""
+    return diffusers.CogVideoXImageToVideoPipeline(**_parts(channels=8))
 
 
 def cogvideox15() -> diffusers.CogVideoXPipeline:
@@ -55,7 +66,16 @@ def cogvideox15() -> diffusers.CogVideoXPipeline:
 
 _CALL = GUIDED | {"guidance_scale": 3.0}
 
-FAMILIES = tuple(
-    Family(name=name, build=build, layers=2, text=16, guidance="one batch", call=_CALL)
-    for name, build in (("cogvideox", cogvideox), ("cogvideox15", cogvideox15))
+_FAMILY: dict[str, Any] = {"layers": 2, "text": 16, "guidance": "one batch"}
+
+FAMILIES = (
+    Family(name="cogvideox", build=cogvideox, call=_CALL, **_FAMILY),
+    Family(name="cogvideox15", build=cogvideox15, call=_CALL, **_FAMILY),
+    Family(
+        name="cogvideox_i2v",
+        build=cogvideox_i2v,
+        each=("prompt", "negative_prompt", "image"),
+        call=_CALL | {"image": picture(64, 64)},
+        **_FAMILY,
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -20,12 +20,23 @@ class Family:
     forwards: int = 1  # per step
     text: int = 0  # text tokens inside self-attention
     guidance: str = "none"  # or "two calls", "one batch"
+    rows: int = 1  # of the batch for one video: Latte has one for each frame
     row_calls: int = (
         1  # attention calls of a layer's call: Mochi makes one for each row of the batch
     )
+    each: tuple[str, ...] = ("prompt", "negative_prompt")  # arguments that are lists for several
     twice: str = ""  # the argument that asks for two of a prompt, where no list of prompts is taken
     alone: str = ""  # why the pipeline makes one video at a time
     graphs: str = ""  # why diffusers' own code does not compile into one graph
+
+    def missing(self) -> str:
+        """Why this installation has no such pipeline; empty where it has."""
+        try:
+            get_type_hints(self.build)  # loads the pipeline class that it returns
+        except (AttributeError, ImportError, RuntimeError) as error:
+            last = str(error).strip().rpartition("\n")[2]
+            return f"{self.name} is not to be had here: {last}"
+        return ""
 
     def calls(self, steps: int) -> int:
         """Self-attention calls of a run."""
@@ -36,17 +47,23 @@ class Family:
         pipe.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(seed)
         arguments = self.call | {"num_inference_steps": steps} | changes
-        return pipe(generator=generator, output_type="latent", **arguments)[0]
+        return _latents(pipe(generator=generator, output_type="latent", **arguments))
 
     def run_two(self, pipe: Any, *, steps: int, seeds: tuple[int, int]) -> torch.Tensor:
         """The final latents of the prompt twice in a batch, each row with its own noise."""
-        names = [name for name in ("prompt", "negative_prompt") if name in self.call]
+        names = [name for name in self.each if name in self.call]
         prompts: dict[str, Any] = {name: [self.call[name]] * 2 for name in names}
         if self.twice:
             prompts = {self.twice: 2}
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         arguments = self.call | prompts | {"num_inference_steps": steps}
-        return pipe(generator=noise, output_type="latent", **arguments)[0]
+        return _latents(pipe(generator=noise, output_type="latent", **arguments))
+
+
+def _latents(output: Any) -> torch.Tensor:
+    """The latents of a pipeline's output; those of its last section, where it makes a list."""
+    latents: Any = output[0]
+    return latents[-1] if isinstance(latents, list) else latents
 
 
 TEXT = {"prompt": "a red circle", "max_sequence_length": 16}

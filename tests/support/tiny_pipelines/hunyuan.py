@@ -9,6 +9,26 @@ from tiny_pipelines.family import TEXT, VIDEO, Family
 from tiny_pipelines.parts import clip_encoder, clip_tokenizer, language_model, letter_tokenizer
 
 
+def hunyuan_vae() -> diffusers.AutoencoderKLHunyuanVideo:
+    torch.manual_seed(0)
+    blocks = ("HunyuanVideoDownBlock3D",) * 4
+    return diffusers.AutoencoderKLHunyuanVideo(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        down_block_types=blocks,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        act_fn="silu",
+        norm_num_groups=4,
+        scaling_factor=0.48,
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=4,
+        mid_block_add_attention=True,
+    )
+
+
 def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
     torch.manual_seed(0)
     transformer = diffusers.HunyuanVideoTransformer3DModel(
@@ -26,25 +46,9 @@ def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
         pooled_projection_dim=8,
         rope_axes_dim=(2, 4, 4),
     ).eval()
-    blocks = ("HunyuanVideoDownBlock3D",) * 4
-    vae = diffusers.AutoencoderKLHunyuanVideo(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=4,
-        down_block_types=blocks,
-        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        layers_per_block=1,
-        act_fn="silu",
-        norm_num_groups=4,
-        scaling_factor=0.48,
-        spatial_compression_ratio=8,
-        temporal_compression_ratio=4,
-        mid_block_add_attention=True,
-    )
     return diffusers.HunyuanVideoPipeline(
         transformer=transformer,
-        vae=vae,
+        vae=hunyuan_vae(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder=language_model(),
         text_encoder_2=clip_encoder(8),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
 from tiny_pipelines.family import GUIDED, Family
-from tiny_pipelines.parts import letter_tokenizer, t5_encoder
+from tiny_pipelines.parts import letter_tokenizer, picture, t5_encoder
 
 
-def ltx() -> diffusers.LTXPipeline:
+def _parts() -> dict[str, Any]:
     torch.manual_seed(0)
     transformer = diffusers.LTXVideoTransformer3DModel(
         in_channels=8,
@@ -41,13 +44,22 @@ def ltx() -> diffusers.LTXPipeline:
         encoder_causal=True,
         decoder_causal=False,
     )
-    return diffusers.LTXPipeline(
-        tokenizer=letter_tokenizer(),
-        text_encoder=t5_encoder(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-    )
+    return {
+        "tokenizer": letter_tokenizer(),
+        "text_encoder": t5_encoder(),
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+    }
+
+
+def ltx() -> diffusers.LTXPipeline:
+    return diffusers.LTXPipeline(**_parts())
+
+
+def ltx_condition() -> diffusers.LTXConditionPipeline:
+    """LTX that is given a frame, whose tokens stand in front of the video's."""
+    return diffusers.LTXConditionPipeline(**_parts())
 
 
 FAMILIES = (
@@ -57,5 +69,19 @@ FAMILIES = (
         layers=2,
         guidance="one batch",
         call=GUIDED | {"guidance_scale": 3.0},
+    ),
+    Family(
+        name="ltx_condition",
+        build=ltx_condition,
+        layers=2,
+        guidance="one batch",
+        alone="LTXConditionPipeline cannot put a frame in front of several videos",
+        call=GUIDED
+        | {
+            "guidance_scale": 3.0,
+            "height": 32,
+            "width": 32,
+            "conditions": [LTXVideoCondition(image=picture(32, 32), frame_index=8)],
+        },
     ),
 )

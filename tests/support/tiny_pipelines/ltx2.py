@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -10,7 +11,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
 from tiny_pipelines.family import GUIDED, Family
-from tiny_pipelines.parts import language_model, letter_tokenizer
+from tiny_pipelines.parts import language_model, letter_tokenizer, picture
 
 _TEXT_WIDTH = 16
 
@@ -137,4 +138,23 @@ CALL = GUIDED | {
     "spatio_temporal_guidance_blocks": None,
 }
 
-FAMILIES = (Family(name="ltx2", build=ltx2, layers=2, guidance="one batch", call=CALL),)
+
+def ltx2_condition() -> diffusers.LTX2ConditionPipeline:
+    """LTX-2 that is given a frame, whose tokens stand behind the video's."""
+    return ltx2(condition=True)
+
+
+# The fields of an LTX2VideoCondition, whose module not every supported transformers can load.
+_CONDITION = SimpleNamespace(frames=picture(32, 32), index=2, strength=1.0, crf=0)
+
+FAMILIES = (
+    Family(name="ltx2", build=ltx2, layers=2, guidance="one batch", call=CALL),
+    Family(
+        name="ltx2_condition",
+        build=ltx2_condition,
+        layers=2,
+        guidance="one batch",
+        twice="num_videos_per_prompt",
+        call=CALL | {"conditions": [_CONDITION]},
+    ),
+)

@@ -16,7 +16,7 @@ from tiny_pipelines.parts import (
     t5_encoder,
 )
 
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "patch_size": (1, 2, 2),
     "num_attention_heads": 2,
     "attention_head_dim": 12,
@@ -31,7 +31,7 @@ _SIZES: dict[str, Any] = {
 }
 
 
-def _parts() -> dict[str, Any]:
+def wan_parts() -> dict[str, Any]:
     torch.manual_seed(0)
     vae = diffusers.AutoencoderKLWan(
         base_dim=3,
@@ -52,10 +52,10 @@ def wan_i2v() -> diffusers.WanImageToVideoPipeline:
     """Wan 2.1 image to video: the picture is in the channels and, by CLIP, in cross-attention."""
     torch.manual_seed(0)
     transformer = diffusers.WanTransformer3DModel(
-        **_SIZES, in_channels=36, image_dim=4, added_kv_proj_dim=24
+        **SIZES, in_channels=36, image_dim=4, added_kv_proj_dim=24
     ).eval()
     return diffusers.WanImageToVideoPipeline(
-        **_parts(),
+        **wan_parts(),
         transformer=transformer,
         image_encoder=clip_vision(4),
         image_processor=clip_image_processor(),
@@ -65,24 +65,24 @@ def wan_i2v() -> diffusers.WanImageToVideoPipeline:
 def wan_ti2v() -> diffusers.WanImageToVideoPipeline:
     """Wan 2.2 TI2V: the picture is the first frame, whose tokens have a timestep of their own."""
     torch.manual_seed(0)
-    transformer = diffusers.WanTransformer3DModel(**_SIZES, in_channels=16).eval()
+    transformer = diffusers.WanTransformer3DModel(**SIZES, in_channels=16).eval()
     return diffusers.WanImageToVideoPipeline(
-        **_parts(), transformer=transformer, expand_timesteps=True
+        **wan_parts(), transformer=transformer, expand_timesteps=True
     )
 
 
 def wan_vace() -> diffusers.WanVACEPipeline:
     torch.manual_seed(0)
     transformer = diffusers.WanVACETransformer3DModel(
-        **_SIZES, in_channels=16, vace_layers=[0, 1], vace_in_channels=96
+        **SIZES, in_channels=16, vace_layers=[0, 1], vace_in_channels=96
     ).eval()
-    return diffusers.WanVACEPipeline(**_parts(), transformer=transformer)
+    return diffusers.WanVACEPipeline(**wan_parts(), transformer=transformer)
 
 
 def wan_animate() -> diffusers.WanAnimatePipeline:
     torch.manual_seed(0)
     transformer = diffusers.WanAnimateTransformer3DModel(
-        **_SIZES,
+        **SIZES,
         in_channels=36,
         image_dim=4,
         added_kv_proj_dim=24,
@@ -96,7 +96,7 @@ def wan_animate() -> diffusers.WanAnimatePipeline:
         inject_face_latents_blocks=2,
     ).eval()
     return diffusers.WanAnimatePipeline(
-        **_parts(),
+        **wan_parts(),
         transformer=transformer,
         image_encoder=clip_vision(4),
         image_processor=clip_image_processor(),
