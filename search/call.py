@@ -16,6 +16,7 @@ from sparsediff.kernels.mass import measure
 from sparsediff.kernels.registry import choose
 from sparsediff.kernels.remainder import attention, pool_blocks
 from sparsediff.search.arrangement import Arrangement
+from sparsediff.search.faint_keys import FaintKeys
 from sparsediff.search.head_share import HeadShare
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
@@ -43,7 +44,8 @@ class AttentionCall:
     None is the model's. ``kv_lens`` int64 ``[b]`` or None as in `block_sparse_attention`; ``layer``
     numbers all layers of the target and ``depth`` those of this model; ``user_dense`` runs the
     attention the user has configured. ``share`` says which heads of the layer these are, where several
-    processes divide them; None when they are all.
+    processes divide them; None when they are all. ``faint``: the keys beyond ``kv_lens`` are not hidden
+    but weighed less; outputs contain them, masses and LSEs do not.
     Every way to compute the output tells the recorder, so a report cannot miss one. The tensors come
     from the model, so the kernels' checks of a user's input are not repeated at every call.
     """
@@ -62,6 +64,7 @@ class AttentionCall:
     recorder: Recorder
     share: HeadShare | None = None
     arrangement: Arrangement | None = None
+    faint: FaintKeys | None = None
     _moved: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -101,7 +104,7 @@ class AttentionCall:
                 out, lse = dense_attention_lse(self.q, self.k, self.v, scale=self.scale)
             return out, self.arrangement.tokens.moved(lse, dim=2)
         out, lse = self._arranged_dense()
-        return self.restored(out), lse
+        return self.restored(self._with_faint(out, lse)), lse
 
     def lse(self) -> Tensor:
         """The exact log-sum-exp of every query row, fp32 ``[b, h, s]``, without counting a call."""
@@ -141,12 +144,21 @@ class AttentionCall:
                 mask=mask,
                 scale=self.scale,
                 kv_lens=self.kv_lens,
+                return_lse=self.faint is not None,
                 pooled=pool_blocks(k, v, mask.block_size[1], self.kv_lens) if compensate else None,
             )
             backend = choose(self.backend, inputs)
-            out, _ = attention(backend, inputs)
+            out, lse = attention(backend, inputs)
         self.recorder.ran_sparse(self, mask, backend.name)
-        return self.restored(out)
+        return self.restored(self._with_faint(out, lse))
+
+    def _with_faint(self, out: Tensor, lse: Tensor | None) -> Tensor:
+        """An output of arranged tensors with the keys that are weighed less, if there are any."""
+        if self.faint is None or lse is None:
+            return out
+        q, k, v = self.arranged("q", "k", "v")
+        with _as_given(q):
+            return self.faint.added((q, k, v), out, lse, scale=self.scale)
 
 
 def under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -44,29 +44,29 @@ class Admission:
         *,
         mask: Tensor | None,
         grid: TokenGrid | None,
-    ) -> tuple[Tensor | None, Arrangement | None, str]:
+    ) -> tuple[KeyPadding, Arrangement | None, str]:
         """Valid keys per batch item, the arrangement in which they come first, why to run dense.
 
-        Keys int64 ``[b]`` or None for all; None for the arrangement that is the model's own.
+        None for the arrangement that is the model's own.
 
         Raises SparseError for a mask that does not fit, for NaN or infinite numbers, and for a backend
         asked for by name that cannot compute such inputs.
         """
-        kv_lens, arrangement, reason = self._padding(mask, q, grid)
+        padding, arrangement, reason = self._padding(mask, q, grid)
         reason = reason or self._unfit(q, grid)
         if layer not in self._looked_at:
             self._looked_at.add(layer)
             self._refuse_broken(layer, q=q, k=k, v=v)
             if self.backend != "auto" and not reason:
-                self._require_backend(q, k, v, kv_lens)
-        return kv_lens, arrangement, reason
+                self._require_backend(q, k, v, padding.lengths)
+        return padding, arrangement, reason
 
     def _padding(
         self, mask: Tensor | None, q: Tensor, grid: TokenGrid | None
-    ) -> tuple[Tensor | None, Arrangement | None, str]:
+    ) -> tuple[KeyPadding, Arrangement | None, str]:
         choices = (None,) if grid is None else arrangements(grid, self.order, q.device)
         if mask is None:
-            return None, choices[0], ""
+            return KeyPadding(lengths=None), choices[0], ""
         key = (mask.data_ptr(), tuple(mask.shape), mask.stride(), mask.dtype, grid)
         if key not in self._paddings:
             batch, tokens, heads, _ = q.shape
@@ -79,8 +79,8 @@ class Admission:
             )
         padding = self._paddings[key]
         if isinstance(padding, str):
-            return None, None, padding
-        return padding.lengths, choices[padding.arrangement], ""
+            return KeyPadding(lengths=None), None, padding
+        return padding, choices[padding.arrangement], ""
 
     def _unfit(self, q: Tensor, grid: TokenGrid | None) -> str:
         tokens = q.shape[1]

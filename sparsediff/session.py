@@ -116,7 +116,7 @@ class Session:
             layout = self.positions.layout(layout, positions)
         grid = grid_of(layout, q.shape[1])
         try:
-            kv_lens, arrangement, reason = self.admission.admit(
+            padding, arrangement, reason = self.admission.admit(
                 layer, q, k, v, mask=attention_mask, grid=grid
             )
         except SparseError:
@@ -134,7 +134,8 @@ class Session:
             layer=layer,
             depth=self.depths[layer],
             scale=scale,
-            kv_lens=kv_lens,
+            kv_lens=padding.lengths,
+            faint=padding.faint,
             backend=self.backend,
             user_dense=dense,
             recorder=self,

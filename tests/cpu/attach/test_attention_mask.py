@@ -12,7 +12,7 @@ from torch import Tensor
 
 import sparsediff
 from sparsediff.attention_mask import HOLE, OTHER, KeyPadding, key_padding
-from sparsediff.search import Window
+from sparsediff.search import AdaSpa, Method, Window
 from sparsediff.session import Session
 
 TEXT, IMAGE = 13, 56  # tokens; 7 x 8 image tokens
@@ -54,14 +54,20 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 class Call:
     """One attention call in a session of its own; dense is plain attention in float64."""
 
-    def __init__(self, layout: tuple[int, ...], mask: Tensor, **options: Any) -> None:
+    def __init__(
+        self,
+        layout: tuple[int, ...],
+        mask: Tensor,
+        method: type[Method] = Window,
+        **options: Any,
+    ) -> None:
         noise = torch.Generator().manual_seed(3)
         self.qkv = [
             torch.randn(2, TOKENS, 3, 8, generator=noise, dtype=torch.float64) for _ in "qkv"
         ]
         self.layout, self.mask = layout, mask
         self.session = Session(
-            method=Window(block_size=8, **options),
+            method=method(block_size=8, **options),
             backend="auto",
             layers=["one"],
             depths=[0],
@@ -69,9 +75,9 @@ class Call:
         )
         self.session.enabled = True
 
-    def dense(self, visible: Tensor | None = None) -> Tensor:
+    def dense(self, visible: Tensor | None = None, bias: Tensor | float = 0.0) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in self.qkv)
-        scores = q @ k.mT * q.shape[-1] ** -0.5
+        scores = q @ k.mT * q.shape[-1] ** -0.5 + bias
         if visible is not None:
             scores = scores.masked_fill(~visible, -torch.inf)
         return (scores.softmax(-1) @ v).transpose(1, 2)
@@ -108,6 +114,27 @@ def test_padded_text_is_exact(
     expected = found.dense(valid[:, None, None])
     assert torch.isfinite(out).all(), "rows of padding too"
     torch.testing.assert_close(out[valid], expected[valid], **EXACT)
+
+
+@pytest.mark.parametrize("method", [Window, AdaSpa])
+@pytest.mark.parametrize("order", ["raster", "tile", "gilbert"])
+@pytest.mark.parametrize("layout", [FIRST, LAST], ids=["text first", "text last"])
+@pytest.mark.parametrize("lengths", [*LENGTHS, (5, TEXT)], ids=str)
+def test_padding_that_is_only_weighed_less(
+    lengths: tuple[int, ...], layout: tuple[int, ...], order: str, method: type[Method]
+) -> None:
+    """Chroma's: ones and zeros are added to the scores, so padding counts, for padded queries too."""
+    mask = outer(keys(layout, lengths)).double()
+    found = Call(layout, mask, method, density=1.0, warmup=0.0, token_order=order)
+    out = found.run()
+    report = found.session.report()
+    assert (report.sparse_calls, report.dense_calls, report.fallbacks) == (1, 0, {})
+    expected = found.dense(bias=mask)
+    # The two parts are joined in float32.
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-6)
+    assert float((expected - found.dense()).abs().max()) > 0.01
+    hidden = found.dense(keys(layout, lengths)[:, None, None])
+    assert float((expected - hidden).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("layout", [FIRST, LAST], ids=["text first", "text last"])
@@ -175,6 +202,12 @@ OTHERS: dict[str, tuple[Tensor, str]] = {
     "one head differs": (torch.ones(2, 3, 1, TOKENS, dtype=torch.bool), OTHER),
     "nan": (torch.full((TOKENS,), torch.nan), OTHER),
 }
+WEIGHED = outer(keys(FIRST, (5, 12))).double()
+OTHERS["weighed, and one hidden"] = (WEIGHED.clone(), OTHER)
+OTHERS["weighed, and one hidden"][0][0, 0, 40, 3] = -10000.0
+OTHERS["weighed, a padded row too"] = (WEIGHED.clone(), OTHER)
+OTHERS["weighed, a padded row too"][0][0, 0, 12] = WEIGHED[0, 0, 40]
+OTHERS["weighed by two"] = (2 * WEIGHED, OTHER)
 OTHERS["one query differs"][0][0, 0, 30, 2] = False
 OTHERS["one head differs"][0][1, 2, 0, -1] = False
 
@@ -203,7 +236,7 @@ def test_a_hidden_end_of_the_video_needs_the_models_order() -> None:
 
 
 def test_large_products_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsediff.attention_mask._CHUNK", 2 * TOKENS * 5)
+    monkeypatch.setattr("sparsediff.mask_reading._CHUNK", 2 * TOKENS * 5)
     mask = outer(keys(LAST, (5, 12)))
     shape = {"batch": 2, "heads": 3, "tokens": TOKENS}
     found = key_padding(mask, **shape)

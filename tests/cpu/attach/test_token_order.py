@@ -90,6 +90,22 @@ def test_planned_dense_steps_are_bit_exact(order: str) -> None:
     assert not torch.equal(seen["dense"][3], seen["sparse"][3])
 
 
+def test_chroma_with_a_short_text(order: str) -> None:
+    """diffusers adds a mask of ones and zeros to the scores: a short text's padding counts less."""
+    family = FAMILIES["chroma"]
+    pipe = family.build()
+    dense = family.run(pipe, steps=2, prompt="a red box")
+    for density, low, high in ((1.0, 0.0, NOISE), (0.3, 10 * NOISE, 1.0)):
+        session = pipe.enable_sparse_attention(
+            "window", density=density, block_size=8, token_order=order, gate=False
+        )
+        sparse = family.run(pipe, steps=2, prompt="a red box")
+        report = session.report()
+        assert (report.sparse_calls, report.fallbacks) == (family.calls(2), {})
+        assert low <= relative(sparse, dense) < high
+        pipe.disable_sparse_attention()
+
+
 @pytest.mark.parametrize("order", ["tile", "gilbert"])
 def test_compiling_keeps_one_graph(order: str) -> None:
     family = FAMILIES["wan"]

@@ -22,6 +22,7 @@ from sparsediff.search import (
     Window,
 )
 from sparsediff.search.arrangement import arrangements, order_of
+from sparsediff.search.faint_keys import FaintKeys
 from sparsediff.search.patterns.pattern import Diagonal, MultiDiagonal
 from sparsediff.search.token_order import Permutation, grid_order
 
@@ -164,6 +165,31 @@ def test_dense_with_padding_that_moves() -> None:
     rows[-1] = grid.tokens - BLOCK * (blocks - 1)
     # Block mass is float32: a row of sixteen queries sums to sixteen within its rounding.
     torch.testing.assert_close(mass, rows.expand_as(mass), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("order", ["raster", "gilbert"])
+def test_faint_keys_are_in_every_output(order: str) -> None:
+    """Padding that counts less instead of being hidden: in the dense step that gives the LSE, too."""
+    grid = GRIDS["text first"]
+    lens = torch.tensor([grid.tokens - 4, grid.tokens - 9])
+    choice = 1 if order == "raster" else 0
+    found, recorder, _ = arranged(grid, order, choice=choice, lens=lens)
+    found = replace(found, faint=FaintKeys(lengths=lens, least=int(lens.min())))
+    place = found.arrangement.tokens.order.argsort()
+    full = place < lens[:, None]
+    both = full[:, None, :, None] & full[:, None, None, :]
+    q, k, v = (x.transpose(1, 2) for x in (found.q, found.k, found.v))
+    expected = ((q @ k.mT * found.scale + both.double()).softmax(-1) @ v).transpose(1, 2)
+    everything = METHODS["window"](density=1.0, block_size=BLOCK, token_order=order)
+    near = {"atol": 2e-6, "rtol": 1e-6}  # the two parts are joined in float32
+    torch.testing.assert_close(everything.attend(found, Memory()), expected, **near)
+    out, lse = found.dense_with_lse()
+    assert recorder.ran == ["sparse", "dense"]
+    torch.testing.assert_close(out, expected, **near)
+    torch.testing.assert_close(found.lse(), lse)
+    hidden = replace(found, faint=None).dense_with_lse()
+    assert torch.equal(hidden[1], lse), "the search looks at what is no padding"
+    assert float((hidden[0] - expected).abs().max()) > 0.01
 
 
 def test_tensors_move_once_for_search_and_call(monkeypatch: pytest.MonkeyPatch) -> None:
