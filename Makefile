@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu kernel-gates lint types check wheel bench fidelity plans models clean
+.PHONY: setup demo test test-gpu kernel-gates lint types check wheel floor bench fidelity plans models clean
 
 setup: $(SETUP)
 
@@ -60,8 +60,21 @@ models: setup
 	MODELS_TABLE=docs/models.md $(BIN)/pytest -q -n 2 tests/cpu/attach/test_families.py
 
 wheel: setup
-	rm -rf dist
+	rm -rf dist build
 	$(BIN)/python -m build --wheel --sdist --quiet
+
+# The wheel with the lowest versions that pyproject.toml promises, in an environment of its own. What
+# diffusers, transformers and torch decide is tested; compiling takes minutes and is tested with the newest.
+FLOOR = $(VENV)/floor
+FLOOR_TESTS = tests/cpu/attach tests/cpu/plans -k "not compil and not fuzz and not bad_documents"
+
+floor: wheel
+	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet --constraint constraints-floor.txt \
+		"$$(echo dist/*.whl)[lora]" pytest pytest-xdist hypothesis
+	$(FLOOR)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+	cd $(FLOOR) && bin/python "$(CURDIR)/tests/smoke/installed_wheel.py" "$(CURDIR)/samples/models/shapes-wan"
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/pytest -q -n 2 -rs $(FLOOR_TESTS)
 
 bench: setup
 	$(BIN)/sparsediff bench --kernel

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("sparsediff", "torch", "diffusers", "transformers", "accelerate", "triton", "xformers")
+# The oldest and the newest version of what is attached to that the tests run with.
+TESTED = {"diffusers": ("0.41.0", "0.42.1")}
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
@@ -25,6 +28,22 @@ def versions() -> dict[str, str]:
 
         found["sparsediff"] = sparsediff.__version__
     return found
+
+
+def untested() -> list[str]:
+    """A sentence for every package of TESTED that is older or newer than what was tested."""
+    found = versions()
+    return [
+        f"{package} {found[package]} was never tested with sparsediff {found['sparsediff']}, which was "
+        f"tested with {oldest} to {newest}. It may work; if it does not, install one of those."
+        for package, (oldest, newest) in TESTED.items()
+        if package in found and not _numbers(oldest) <= _numbers(found[package]) <= _numbers(newest)
+    ]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Major, minor and micro of a version, without what follows them."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def processor() -> str:

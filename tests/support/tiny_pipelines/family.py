@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 
@@ -28,15 +28,6 @@ class Family:
     twice: str = ""  # the argument that asks for two of a prompt, where no list of prompts is taken
     alone: str = ""  # why the pipeline makes one video at a time
     graphs: str = ""  # why diffusers' own code does not compile into one graph
-
-    def missing(self) -> str:
-        """Why this installation has no such pipeline; empty where it has."""
-        try:
-            get_type_hints(self.build)  # loads the pipeline class that it returns
-        except (AttributeError, ImportError, RuntimeError) as error:
-            last = str(error).strip().rpartition("\n")[2]
-            return f"{self.name} is not to be had here: {last}"
-        return ""
 
     def calls(self, steps: int) -> int:
         """Self-attention calls of a run."""
