@@ -62,6 +62,7 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
         "ok": not problem,
         "problem": problem or None,
         "versions": environment.versions(),
+        "warnings": environment.untested(),
         "device": device,
         "device_name": environment.device_name(device),
         "cpu": {

@@ -15,7 +15,9 @@ def findings(found: dict[str, Any]) -> str:
         ("cpu", f"{', '.join(cpu['features']) or 'no vector features known'}"),
         ("compiler", cpu["compiler"] or "none; the cpu backend uses its slower path"),
     ]
-    parts = ["versions", table(list(found["versions"].items())), "", "machine", table(machine)]
+    parts = ["versions", table(list(found["versions"].items()))]
+    parts += [f"warning: {sentence}" for sentence in found["warnings"]]
+    parts += ["", "machine", table(machine)]
     parts += ["", 'kernel backends, in the order "auto" tries them', table(_backends(found))]
     parts += [_ranking(found["ranking"]), ""]
     if found["model"]:
