@@ -19,7 +19,7 @@ from sparsediff.kernels import backends
 from sparsediff.kernels.errors import AlreadyEnabledError, SparseError, UnsupportedModelError
 from sparsediff.models import ModelFacts, denoisers, facts_of, self_attention
 from sparsediff.operator import handles
-from sparsediff.processors import mark
+from sparsediff.processors import mark, shared_processors
 from sparsediff.report import RunReport
 from sparsediff.root_hooks import add_root_hook, session_on
 from sparsediff.search import Method
@@ -118,6 +118,7 @@ def _mark_models(
     first = 0
     for name, model in models.items():
         place = Place()
+        taken |= shared_processors(model)
         numbered = dict(enumerate(modules[name].values(), start=first))
         first += len(numbered)
         for layer, module in numbered.items():

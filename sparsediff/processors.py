@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -32,6 +33,8 @@ def _marked_class(base: Any) -> type:
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         previous, mark = CURRENT.mark, self._sparsediff_mark
+        if mark is None:  # somebody made another one of its class: loading an IP adapter does
+            return base_call(self, *args, **kwargs)
         CURRENT.mark = mark
         mark.parts = 0
         try:
@@ -59,6 +62,7 @@ def _marked_class(base: Any) -> type:
     call.__wrapped__ = base_call  # type: ignore[attr-defined]
     members = {
         "__call__": call,
+        _MARK: None,
         "__deepcopy__": deepcopy,
         "__reduce_ex__": reduce,
         "__module__": base.__module__,
@@ -79,6 +83,15 @@ def _missed(mark: Mark, base: type) -> None:
         mark.place.timestep,
         f"{base.__name__} computes attention without diffusers' attention dispatch",
     )
+
+
+def shared_processors(model: nn.Module) -> set[int]:
+    """Ids of the processors that several modules use: all of them, after fusing projections.
+
+    Some of those modules may be cross-attention, which must not get a mark.
+    """
+    held = [id(getattr(module, "processor", None)) for module in model.modules()]
+    return {number for number, times in Counter(held).items() if times > 1}
 
 
 def mark(module: nn.Module, label: Mark, taken: set[int]) -> Callable[[], None]:
