@@ -67,6 +67,11 @@ def shares(rounds: Sequence[Sequence[float]]) -> list[float]:
     ]
 
 
+def least(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """The shortest time of each run: what interrupts a call can only make it longer."""
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
 def timeable(*tensors: Tensor) -> bool:
     """Whether calls on such tensors may be timed now: real ones, and no CUDA graph being captured."""
     if torch._guards.detect_fake_mode(tensors) is not None:

@@ -60,7 +60,7 @@ def overlaps(
 ) -> tuple[list[float], list[float]]:
     """Share of the exact search's blocks that cached and sampled search choose too, per search."""
     method = CompareSearches(density=density, head_budgets=False, query_stride=query_stride)
-    with sparsediff.sparse_attention(pipe, method):
+    with sparsediff.sparse_attention(pipe, method, gate=False):
         Runner(pipe, recipe, prompt=recipe.prompt, seed=0, device="cpu").run(decode=False)
     return method.cached, method.sampled
 

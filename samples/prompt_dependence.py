@@ -55,7 +55,7 @@ class KeepMass(Method):
 def recorded(pipe: Any, recipe: GenerationRecipe, prompt: str, seed: int) -> Tensor:
     """Block masses of one dense run: float32 ``[steps, layers, heads, m, n]``."""
     method = KeepMass()
-    with sparsediff.sparse_attention(pipe, method) as session:
+    with sparsediff.sparse_attention(pipe, method, gate=False) as session:
         Runner(pipe, recipe, prompt=prompt, seed=seed, device="cpu").run(decode=False)
         report = session.report()
     if report.sparse_calls or report.fallbacks or not method.masses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparsediff.search.schedule import Schedule, Step
@@ -28,27 +29,27 @@ def scheduled(schedule: Schedule, steps: int) -> RunWork:
     return RunWork(dense=dense, sparse=steps - dense)
 
 
-def searched(schedule: Schedule, steps: int) -> RunWork:
-    """The same, searched in the last dense step, or before the first sparse one, and at every mark."""
+def searched(
+    schedule: Schedule, steps: int, bucket: Callable[[Step], int] = lambda step: 0
+) -> RunWork:
+    """The same, searched in the last dense step, or before the first sparse one, and at every mark.
+
+    `bucket` numbers the parts of the run; each is searched for anew.
+    """
     plain = scheduled(schedule, steps)
-    refreshes = count_marks(schedule, steps)
     if not plain.sparse:
         return plain
-    return RunWork(
-        dense=max(0, plain.dense - 1),
-        sparse=plain.sparse,
-        dense_with_lse=1,
-        searches=1 + refreshes,
+    first = steps - plain.sparse
+    known = (
+        bucket(Step(index=first, total=steps)),
+        schedule.marks(Step(index=max(0, first - 1), total=steps)),
     )
-
-
-def count_marks(schedule: Schedule, steps: int) -> int:
-    """How many sparse steps reach a refresh mark that the search before them had not."""
-    first = schedule.dense_steps(steps)
-    seen = schedule.marks(Step(index=max(0, first - 1), total=steps))
-    found = 0
+    searches = 1
     for index in range(first, steps):
-        marks = schedule.marks(Step(index=index, total=steps))
-        found += marks > seen
-        seen = max(seen, marks)
-    return found
+        step = Step(index=index, total=steps)
+        state = bucket(step), schedule.marks(step)
+        searches += state != known
+        known = state
+    return RunWork(
+        dense=max(0, first - 1), sparse=plain.sparse, dense_with_lse=1, searches=searches
+    )

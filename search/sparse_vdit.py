@@ -97,9 +97,8 @@ class SparseVDiT(Method):
         share = self._online_share
         if not share:
             return scheduled(self.schedule, steps)
-        found = searched(self.schedule, steps)
-        changes = sum(start > self.warmup for start in self.table.starts)
-        return replace(found, searches=share * (found.searches + changes))
+        found = searched(self.schedule, steps, self.table.bucket)
+        return replace(found, searches=share * found.searches)
 
     def computed_density(self, grid: TokenGrid) -> float:
         """That of the table: a plan counts its text."""

@@ -48,7 +48,9 @@ def enable_sparse_attention(
     ("adaspa", "window", "random", "true-mass"), a configuration such as ``AdaSpa(density=0.25)``, or
     a plan of `sparsediff search`: a PatternPlan, its folder or its Hub id. `overrides` change the
     method's fields. `backend`: a kernel backend by name, which then never falls back, or "auto".
-    `gate`: reserved for deciding whether sparse attention pays here.
+    `gate`: before the first sparse step, predict from times measured on this machine whether sparse
+    attention pays at this length, density and number of steps, and run dense, with one warning, where
+    it does not; False always runs sparse.
 
     Nothing outside the target changes. Returns the Session. Raises SparseError for a bad configuration,
     PlanError for a plan that cannot be read, PlanMismatchError for a plan of another model,
@@ -71,10 +73,12 @@ def enable_sparse_attention(
                 f"disable_sparse_attention() first."
             )
     config.check(target)
-    return _attach(target, models, config.method, backend)
+    return _attach(target, models, config.method, backend, gate=gate)
 
 
-def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: str) -> Session:
+def _attach(
+    target: Any, models: dict[str, nn.Module], config: Method, backend: str, *, gate: bool
+) -> Session:
     from sparsediff import internals  # noqa: F401  (refuses a diffusers that it cannot attach to)
 
     modules = {name: self_attention(model, _facts(model)) for name, model in models.items()}
@@ -85,6 +89,7 @@ def _attach(target: Any, models: dict[str, nn.Module], config: Method, backend: 
         layers=[f"{name}.{path}" if name else path for name in models for path in modules[name]],
         depths=[depth for name in models for depth in range(len(modules[name]))],
         scheduler=lambda: getattr(pipeline() if pipeline else None, "scheduler", None),
+        gate=gate,
     )
     with _turn:
         session.enabled = True

@@ -38,7 +38,7 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     """Load the model and run the request; `bars` shows the progress of every run on stderr.
 
     Dense and sparse runs alternate, so that a machine that slows down slows both. Raises
-    SparseError for a bad request, and when the sparse run did not run sparse.
+    SparseError for a bad request, and when the sparse run did not run sparse, other than by the gate.
     """
     recipe = request.recipe()
     device = resolve_device(request.device)
@@ -96,14 +96,17 @@ def measure(runner: Runner, request: GenerationRequest) -> _Runs:
         runner.label = "warm-up"
         if request.compare:
             _run_dense(runner, decode=False, steps=_WARM_UP_STEPS)
-        _run_sparse(runner, request, _Runs(), decode=False, steps=_WARM_UP_STEPS)
+        # Without the gate: so few steps never pay.
+        _run_sparse(runner, request, _Runs(), gate=False, decode=False, steps=_WARM_UP_STEPS)
     for number in range(request.repeat):
         count = f" {number + 1}/{request.repeat}" if request.repeat > 1 else ""
         if request.compare:
             runner.label = f"dense{count}"
             runs.dense.append(_run_dense(runner, decode=number == 0))
         runner.label = f"sparse{count}"
-        runs.sparse.append(_run_sparse(runner, request, runs, decode=number == 0))
+        runs.sparse.append(
+            _run_sparse(runner, request, runs, gate=request.gate, decode=number == 0)
+        )
         _require_sparse(runs.report, runner.steps)
     return runs
 
@@ -125,10 +128,13 @@ def _run_sparse(
     request: GenerationRequest,
     runs: _Runs,
     *,
+    gate: bool,
     decode: bool,
     steps: int | None = None,
 ) -> TimedRun:
-    session = enable_sparse_attention(runner.pipe, request.method, backend=request.backend)
+    session = enable_sparse_attention(
+        runner.pipe, request.method, backend=request.backend, gate=gate
+    )
     try:
         run = runner.run(decode=decode, steps=steps)
         runs.report, runs.masks = session.report(), session.masks()
@@ -138,7 +144,7 @@ def _run_sparse(
 
 
 def _require_sparse(report: RunReport | None, steps: int) -> None:
-    if report is None or report.sparse_calls > 0:
+    if report is None or report.sparse_calls > 0 or report.gated:
         return
     if report.fallbacks:
         reason = "; ".join(f"{count} x {why}" for why, count in report.fallbacks.items())

@@ -19,14 +19,16 @@ from sparsediff.token_size import Size, TokenSize, text_tokens
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _IMAGE_SIDE = 1024
+_STEPS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelEstimate:
     """Figures of one pipeline at one size; sizes in pixels, memory in GiB.
 
-    ``tokens`` length of the self-attention sequence; ``attention_share`` part of the denoiser's
-    multiply-adds that self-attention does; ``ideal_speedup`` what leaving them out at ``density`` would
+    ``tokens`` length of the self-attention sequence; ``token_weights`` of the denoiser that every token
+    is multiplied with; ``steps`` of a run; ``attention_share`` part of the denoiser's multiply-adds
+    that self-attention does; ``ideal_speedup`` what leaving them out at ``density`` would
     give if all multiply-adds took equally long and no step were dense. Memory: weights of all
     parts, activations of the denoiser without attention matrices (rough), what sparse attention adds.
     """
@@ -43,6 +45,8 @@ class ModelEstimate:
     heads: int
     head_dim: int
     blocks: int
+    token_weights: int
+    steps: int
     attention_share: float
     density: float
     ideal_speedup: float
@@ -90,7 +94,9 @@ def estimate(
         text=text_tokens(parts[name], usual.whole("max_sequence_length", 0)),
         block_size=block_size,
     )
-    return _figures(files, parts, sequence, density, dtype or recipe.dtype or "bfloat16")
+    steps = usual.whole("num_inference_steps", _STEPS)
+    dtype = dtype or recipe.dtype or "bfloat16"
+    return _figures(files, parts, sequence, steps=steps, density=density, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +121,8 @@ def _figures(
     files: ModelFiles,
     parts: Mapping[str, nn.Module],
     sequence: _Sequence,
+    *,
+    steps: int,
     density: float,
     dtype: str,
 ) -> ModelEstimate:
@@ -138,6 +146,8 @@ def _figures(
         heads=heads,
         head_dim=inner // heads,
         blocks=blocks,
+        token_weights=_token_weights(model),
+        steps=steps,
         attention_share=share,
         density=density,
         ideal_speedup=1 / (1 - share * (1 - density)),
@@ -165,7 +175,12 @@ def _attention(model: nn.Module) -> tuple[int, int, int]:
 def _attention_share(model: nn.Module, tokens: int, widths: int) -> float:
     """Multiply-adds of q k^T and p v among all; the rest is one per weight and token."""
     attention = 2 * tokens * tokens * widths
-    return attention / (attention + tokens * _size(model))
+    return attention / (attention + tokens * _token_weights(model))
+
+
+def _token_weights(model: nn.Module) -> int:
+    """Weights without those of norms, whose modulation is one product for the whole sample."""
+    return sum(p.numel() for name, p in model.named_parameters() if "norm" not in name)
 
 
 def _activations(model: nn.Module, tokens: int, inner: int) -> int:

@@ -104,7 +104,7 @@ def _row(
 ) -> FidelityRow:
     psnr, ssim, realised = [], [], []
     for runner, reference in zip(runners, references, strict=True):
-        with sparse_attention(runner.pipe, method) as session:
+        with sparse_attention(runner.pipe, method, gate=False) as session:
             frames = _frames(runner)
             report = session.report()
         if not report.sparse_calls or report.fallbacks:

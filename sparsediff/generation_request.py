@@ -21,7 +21,7 @@ class GenerationRequest:
     ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``method`` as in
     `enable_sparse_attention`, a Method once constructed, and then ``plan`` the plan it came from;
     ``call`` pipeline arguments that replace the recipe's; ``repeat`` timed runs of each kind;
-    ``compare`` also runs dense. Raises SparseError.
+    ``compare`` also runs dense; ``gate`` as in `enable_sparse_attention`. Raises SparseError.
     """
 
     model: str
@@ -35,6 +35,7 @@ class GenerationRequest:
     compare: bool = False
     device: str | None = None
     dtype: str | None = None
+    gate: bool = True
     plan: PatternPlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

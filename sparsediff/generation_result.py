@@ -110,6 +110,7 @@ class GenerationResult:
             "dense_calls": self.report.dense_calls,
             "fallbacks": dict(self.report.fallbacks),
             "notes": list(self.report.notes),
+            "predictions": list(self.report.predictions),
             "method": dict(self.report.method),
             "plan": None if self.plan is None else dict(self.plan),
             "backends": dict(self.report.backends),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from sparsediff.layout import as_layout
 from sparsediff.parallel.ulysses import in_shares
 from sparsediff.search.head_share import HeadShare
 from sparsediff.session import Session
+from sparsediff.user_attention import UserAttention
 
 _LAYER_BITS = 16
 
@@ -69,12 +69,9 @@ def attend(
     function = dense_functions[backend]
 
     def whole(q: Tensor, k: Tensor, v: Tensor, share: HeadShare | None = None) -> Tensor:
-        def dense() -> Tensor:
-            arguments: dict[str, Any] = {"query": q, "key": k, "value": v, "scale": scale}
-            if mask is not None:
-                arguments["attn_mask"] = mask
-            return function(**arguments)
-
+        dense = UserAttention(
+            name=backend, function=function, q=q, k=k, v=v, mask=mask, scale=scale
+        )
         return session.attend(
             layer,
             q,

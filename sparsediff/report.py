@@ -17,7 +17,8 @@ class RunReport:
     sparse calls (one entry when all heads share a mask). ``notes`` what else the method has to say,
     such as that a plan was carried over to another grid. ``balance``, where several ``processes``
     divide the heads: what the busiest of them computes in sparse calls over the mean, with the heads
-    ``in_order`` and ``as_divided``; 1 is best.
+    ``in_order`` and ``as_divided``; 1 is best. ``predictions``: what the gate expected of every
+    shape (`gain.prediction.Prediction`); none where it was off or could not know.
     """
 
     density: float = 1.0
@@ -31,6 +32,12 @@ class RunReport:
     layers: list[dict[str, object]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     balance: dict[str, float] = field(default_factory=dict)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the gate kept calls dense because sparse attention would not have paid."""
+        return not all(found["pays"] for found in self.predictions)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
@@ -51,6 +58,7 @@ class RunReport:
                 f"{self.balance['as_divided']:.3f} times the mean, {self.balance['in_order']:.3f} with "
                 f"the heads in order"
             )
+        lines += [f"  gate        {_decision(found)}" for found in self.predictions]
         lines += [f"  note        {note}" for note in self.notes]
         if not calls:
             lines.append("  nothing has run since sparse attention was enabled")
@@ -59,3 +67,11 @@ class RunReport:
 
 def _counts(counts: dict[str, int]) -> str:
     return "; ".join(f"{name}: {count}" for name, count in counts.items())
+
+
+def _decision(found: dict[str, Any]) -> str:
+    """One prediction of the gate and what it decided, in a line."""
+    return (
+        f"{found['tokens']:,} tokens: attention predicted at {found['ratio']:.2f} of dense, "
+        f"{'sparse' if found['pays'] else 'dense'}"
+    )

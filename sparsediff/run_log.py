@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -64,8 +66,14 @@ class RunLog:
         self._latest.clear()
         self.masks = {layer: mask.to("cpu") for layer, mask in self.masks.items()}
 
-    def report(self, *, method: dict[str, object], names: list[str]) -> RunReport:
-        """Everything the run did, as plain numbers."""
+    def report(
+        self,
+        *,
+        method: dict[str, object],
+        names: list[str],
+        predictions: Sequence[dict[str, Any]] = (),
+    ) -> RunReport:
+        """Everything the run did, as plain numbers; `predictions` are the gate's."""
         # Calls share the tensor of their mask, so each is read once. Six decimals are what float32
         # holds of a share.
         shares = {
@@ -86,6 +94,7 @@ class RunLog:
             steps=self._by_step(means, values),
             layers=self._by_layer(values, names),
             notes=list(self.notes),
+            predictions=list(predictions),
             balance=self._balance(values),
         )
 

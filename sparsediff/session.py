@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sparsediff.admission import Admission
+from sparsediff.gain.gate import Gate
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
 from sparsediff.layout import Positions, grid_of
@@ -18,6 +19,7 @@ from sparsediff.run_log import RunLog
 from sparsediff.search import AttentionCall, Memory, Method
 from sparsediff.search.call import under_autocast
 from sparsediff.search.head_share import HeadShare
+from sparsediff.user_attention import UserAttention
 
 logger = logging.getLogger("sparsediff")
 
@@ -37,6 +39,7 @@ class Session:
         layers: list[str],
         depths: list[int],
         scheduler: Callable[[], Any] = lambda: None,
+        gate: bool = True,
     ) -> None:
         self.method = method
         self.backend = backend
@@ -46,6 +49,7 @@ class Session:
         self.log = RunLog()
         self.admission = Admission(method, backend, layers)
         self.positions = Positions()
+        self.gate = Gate(method, on=gate)
         self.undo: list[Callable[[], None]] = []
         self.enabled = False  # whether the target runs with this session
         self._memories: dict[tuple[int, str], tuple[object, Memory]] = {}
@@ -68,7 +72,11 @@ class Session:
 
     def report(self) -> RunReport:
         """What the last run did."""
-        return self.log.report(method=self.method.to_dict(), names=self.layers)
+        return self.log.report(
+            method=self.method.to_dict(),
+            names=self.layers,
+            predictions=[found.to_dict() for found in self.gate.predictions],
+        )
 
     def masks(self) -> dict[str, BlockMask]:
         """The last mask of every layer that ran sparse in the last run, by module name."""
@@ -98,7 +106,7 @@ class Session:
         part: int = 0,
         share: HeadShare | None = None,
         scale: float,
-        dense: Callable[[], Tensor],
+        dense: UserAttention,
         compiled: bool = False,
     ) -> Tensor:
         """Compute one self-attention call, ``[b, s, h, d]``, sparse where the method says so.
@@ -142,6 +150,9 @@ class Session:
             share=share,
             arrangement=arrangement,
         )
+        if reason := self.gate.reason(call, dense):
+            self._ran_dense_because(layer, reason)
+            return dense()
         try:
             return self.method.attend(call, self._memory(call, part))
         except PlanMismatchError as error:
@@ -161,6 +172,7 @@ class Session:
             self._forget()
             self.admission.new_run()
             self.positions.new_run()
+            self.gate.new_run()
             self.log = RunLog()
             total = self.progress.step.total
             if total is not None and self.method.schedule.dense_steps(total) >= total:

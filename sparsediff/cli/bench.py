@@ -15,7 +15,7 @@ SHAPE, BLOCK, ROUNDS = "1x8x4096x64", 64, 7
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to the command line."""
-    from sparsediff.cli import bench_gpu, bench_rank, bench_transformer
+    from sparsediff.cli import bench_gain, bench_gpu, bench_rank, bench_transformer
 
     p = commands.add_parser(
         "bench",
@@ -44,10 +44,15 @@ def add_parser(commands: Any) -> None:
     bench_rank.add_arguments(p)
     bench_gpu.add_arguments(p)
     bench_transformer.add_arguments(p)
+    bench_gain.add_arguments(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; raises SparseError for a bad shape or density."""
+    if args.gain:
+        from sparsediff.cli import bench_gain
+
+        return bench_gain.run(args)
     if "torch" not in sys.modules:
         # Threads that spin while they wait make the many short calls of a kernel look slow.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -66,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         return bench_rank.run(args)
     if not args.kernel:
         raise SparseError(
-            "There is nothing to measure; give --kernel, --transformer NAME or --rank."
+            "There is nothing to measure; give --kernel, --transformer NAME, --rank or --gain."
         )
     if args.device.startswith("cuda"):
         from sparsediff.cli import bench_gpu

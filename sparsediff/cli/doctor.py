@@ -8,8 +8,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sparsediff.cli.generate_arguments import METHOD_NAMES
+
 if TYPE_CHECKING:
+    from sparsediff.estimate import ModelEstimate
     from sparsediff.kernels.inputs import AttentionInputs
+    from sparsediff.search import Method
 
 SCHEMA = "sparsediff.doctor/1"
 
@@ -20,12 +24,14 @@ def add_parser(commands: Any) -> None:
         "doctor",
         help="what this machine has and whether a model can run sparse on it",
         description="Versions, device and kernel backends with the reason why one cannot be used. With "
-        "--model also tokens, the share of attention and memory; only configs are read, no weights. "
+        "--model also tokens, memory, the share of attention and, by times that are measured once, "
+        "whether sparse attention pays here; only configs are read, no weights. "
         "Exit code 1 when the model cannot run sparse here.",
     )
     p.add_argument("--model", help="pipeline folder or Hub id")
     p.add_argument("--size", metavar="WxHxF", help="pixels and frames, such as 832x480x81")
     p.add_argument("--density", type=float, default=0.2, help="default: %(default)s")
+    p.add_argument("--method", choices=METHOD_NAMES, default="adaspa", help="default: %(default)s")
     p.add_argument("--device", help="default: cuda if there is one, else cpu")
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -51,7 +57,7 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
     from sparsediff.loading import resolve_device
 
     device = resolve_device(args.device)
-    model, problem = _model(args)
+    model, problem = _model(args, device)
     dtype, head_dim = (model["dtype"], model["head_dim"]) if model else ("bfloat16", 64)
     call = small_call(device, dtype=dtype, head_dim=head_dim)
     backends = backend_reasons(call)
@@ -77,15 +83,17 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _model(args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
-    """The estimate of --model, or why there is none."""
+def _model(args: argparse.Namespace, device: str) -> tuple[dict[str, Any] | None, str]:
+    """The estimate of --model with its outlook under "gain", or why there is none."""
     from sparsediff.estimate import estimate
+    from sparsediff.generation import GenerationRecipe
     from sparsediff.kernels.errors import SparseError
+    from sparsediff.loading import resolve_dtype
     from sparsediff.model_files import ModelFiles
-    from sparsediff.search import AdaSpa
+    from sparsediff.search import METHODS
     from sparsediff.token_size import parse_size
 
-    AdaSpa(density=args.density)  # refuses what generate would refuse
+    method = METHODS[args.method](density=args.density)  # refuses what generate would refuse
     size = parse_size(args.size) if args.size is not None else None
     if args.model is None:
         if size is not None:
@@ -94,10 +102,26 @@ def _model(args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
             )
         return None, ""
     try:
-        figures = estimate(ModelFiles(name=args.model), size=size, density=args.density)
+        files = ModelFiles(name=args.model)
+        dtype = resolve_dtype(None, GenerationRecipe.of(files), device)
+        figures = estimate(files, size=size, density=args.density, dtype=dtype)
     except SparseError as error:
         return None, str(error)
-    return figures.to_dict(), ""
+    return {**figures.to_dict(), "gain": _gain(figures, method, device)}, ""
+
+
+def _gain(figures: ModelEstimate, method: Method, device: str) -> dict[str, Any]:
+    """What the gate will predict; "unknown" says why where nothing can be timed."""
+    import torch
+
+    from sparsediff.gain.outlook import outlook
+    from sparsediff.kernels.errors import SparseError
+
+    try:
+        found = outlook(figures, method, torch.device(device))
+    except (SparseError, RuntimeError, MemoryError) as error:
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+    return {"unknown": found} if isinstance(found, str) else found.to_dict()
 
 
 def small_call(device: str, *, dtype: str, head_dim: int) -> AttentionInputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from sparsediff.cli.table import table
 from sparsediff.generation_result import GenerationResult
@@ -64,8 +65,15 @@ def _rows(result: GenerationResult) -> list[tuple[str, ...]]:
     if result.plan is not None:
         modes = ", ".join(f"{mode} {count}" for mode, count in result.plan["modes"].items())
         rows.append(("plan", "", "", f"patterns: {modes}"))
+    rows += [("gate", "", *_decision(found)) for found in report.predictions]
     rows += [("note", "", "", note) for note in report.notes]
     return rows
+
+
+def _decision(found: Mapping[str, Any]) -> tuple[str, str]:
+    """What the gate decided for a length, and why."""
+    words = f"{found['tokens']:,} tokens: attention predicted at {found['ratio']:.2f} of dense"
+    return ("sparse", words) if found["pays"] else ("dense", f"{words}; --no-gate runs sparse")
 
 
 def _pair(dense: float | None, sparse: float) -> str:

@@ -60,15 +60,42 @@ def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
         ("attention", f"{model['layers']} layers, {model['heads']} heads of {model['head_dim']}"),
         ("blocks", f"{model['blocks']} x {model['blocks']} a head"),
         ("attention share", f"{model['attention_share']:.0%} of the transformer's multiply-adds"),
-        (
-            "speed-up",
-            f"about {model['ideal_speedup']:.2f}x at density {model['density']:g}, if all "
-            f"multiply-adds took equally long",
-        ),
+        *_gain(model),
         ("parameters", parts),
         ("weights", f"{_gib(model['weights_gib'])} in {model['dtype']}, all parts"),
         ("activations", f"about {_gib(model['activations_gib'])} in the transformer"),
         ("sparse adds", f"about {_gib(model['sparse_gib'])} for patterns and caches"),
+    ]
+
+
+def _gain(model: dict[str, Any]) -> list[tuple[str, str]]:
+    """The gate's prediction; by multiply-adds alone where nothing could be timed."""
+    gain = model["gain"]
+    if "unknown" in gain:
+        words = (
+            f"about {model['ideal_speedup']:.2f}x at density {model['density']:g}, if all "
+            f"multiply-adds took equally long (not timed: {gain['unknown']})"
+        )
+        return [("speed-up", words)]
+    least = gain["break_even"]
+    return [
+        (
+            "attention time",
+            f"{gain['ratio']:.2f} of dense in {gain['steps']} steps at density "
+            f"{gain['density']:.2f}, {max(0.0, gain['search_share']):.2f} of it to search; timed "
+            f"here: {gain['case']}",
+        ),
+        (
+            "speed-up",
+            f"about {gain['speedup']:.2f}x in the denoising loop; attention is "
+            f"{gain['attention_share']:.0%} of a dense step's time here",
+        ),
+        (
+            "pays",
+            f"{'yes' if gain['pays'] else 'no'}; from about {least:,} tokens on"
+            if least is not None
+            else "no, at no length that was timed",
+        ),
     ]
 
 
@@ -77,6 +104,11 @@ def _verdict(found: dict[str, Any]) -> str:
         return f"problem: {found['problem']}"
     if found["model"] is None:
         return "next: sparsediff doctor --model MODEL --size 832x480x81"
+    if not found["model"]["gain"].get("pays", True):
+        return (
+            "supported, but sparse attention does not pay at this size: it will run dense here, or "
+            "sparse with --no-gate."
+        )
     share = found["model"]["attention_share"]
     if share < 0.2:
         return f"supported, but attention is only {share:.0%} of the work at this size."

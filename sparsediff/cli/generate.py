@@ -61,6 +61,7 @@ def _request(args: argparse.Namespace) -> GenerationRequest:
         method=_plan(args.plan) if args.plan else args.method,
         options=method_options(args),
         backend=args.backend,
+        gate=args.gate,
         seed=args.seed,
         call=call_arguments(args),
         repeat=args.repeat,

@@ -73,6 +73,12 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         help="search heads of a plan while generating whose error was larger, such as 0.1",
     )
     group.add_argument("--backend", default="auto", help="kernel backend (default: %(default)s)")
+    group.add_argument(
+        "--no-gate",
+        dest="gate",
+        action="store_false",
+        help="run sparse also where it is predicted to be slower than dense",
+    )
 
 
 def _add_call(group: argparse._ArgumentGroup) -> None:

@@ -40,7 +40,7 @@ def psnr_probe(
 
     With `keep_frames` also the video, uint8 ``[f, h, w, c]``.
     """
-    with sparse_attention(runner.pipe, method, backend=backend):
+    with sparse_attention(runner.pipe, method, backend=backend, gate=False):
         frames = runner.run().frames
     if frames is None:
         raise SparseError("The pipeline returned no frames.")
@@ -87,5 +87,5 @@ def speedup(units: Units, stage: str, prompt: int) -> float:
 def _sparse_seconds(
     runner: Runner, method: SparseVDiT, backend: str, *, steps: int | None = None
 ) -> float:
-    with sparse_attention(runner.pipe, method, backend=backend):
+    with sparse_attention(runner.pipe, method, backend=backend, gate=False):
         return runner.run(decode=False, steps=steps).seconds

@@ -114,7 +114,7 @@ def trial(
         compensate=options.compensate,
         record=record,
     )
-    with sparse_attention(runner.pipe, method, backend=backend) as session:
+    with sparse_attention(runner.pipe, method, backend=backend, gate=False) as session:
         runner.run(decode=False)
     require_layers(session, len(found.layers), list(record.errors))
     return record.state()

@@ -72,7 +72,7 @@ def sparse_steps(
     """
     stopwatch = Stopwatch(plan.device)
     kinds = kinds_of(method, run.scheduler.num_inference_steps)
-    with sparse_attention(run, method) as session:
+    with sparse_attention(run, method, gate=False) as session:
         _time_attention(session, stopwatch)
         plan.say("rehearsing the sparse kernels")
         with first_blocks(run.model):

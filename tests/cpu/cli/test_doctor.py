@@ -99,7 +99,8 @@ def test_sample_model(capsys, sample):
     assert (model["tokens"], model["grid"], model["blocks"]) == (2304, [9, 16, 16], 36)
     assert (model["layers"], model["heads"], model["head_dim"]) == (6, 6, 32)
     # 4 n^2 d against 2 n P, by hand
-    attention, rest = 6 * 2 * 2304**2 * 192, 2304 * model["parameters"]["transformer"]
+    attention, rest = 6 * 2 * 2304**2 * 192, 2304 * model["token_weights"]
+    assert 0.99 < model["token_weights"] / model["parameters"]["transformer"] < 1  # norms are small
     assert model["attention_share"] == pytest.approx(attention / (attention + rest))
 
 

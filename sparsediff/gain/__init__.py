@@ -1,0 +1,1 @@
+"""Whether sparse attention pays: predicted from measured kernel times, before the first sparse step."""
