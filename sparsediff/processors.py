@@ -30,6 +30,9 @@ def _marked_class(base: Any) -> type:
     Copies and pickles of a marked processor are plain ones: two models must not share a session.
     """
     base_call: Callable[..., Any] = through_session(base)
+    # One that could have come to the session and did not computed no attention: LTX-2's perturbed
+    # guidance takes the values instead.
+    chooses = base_call is not base.__call__ or "dispatch_attention_fn" in _names(base.__call__)
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         previous, mark = CURRENT.mark, self._sparsediff_mark
@@ -41,7 +44,7 @@ def _marked_class(base: Any) -> type:
             if torch.compiler.is_compiling():
                 return base_call(self, *args, **kwargs)
             out = base_call(self, *args, **kwargs)
-            if not mark.parts:
+            if not (mark.parts or chooses):
                 _missed(mark, base)
             return out
         finally:
@@ -68,12 +71,31 @@ def _marked_class(base: Any) -> type:
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
     }
-    return type(base.__name__, (base,), members)
+    marked = type(base.__name__, (base,), members)
+    _tell_layer_skipping(base, marked)
+    return marked
+
+
+def _tell_layer_skipping(base: type, marked: type) -> None:
+    """Guidance that skips attention looks up what a processor returns by its exact class."""
+    from sparsediff.internals import AttentionProcessorRegistry
+
+    try:
+        known = AttentionProcessorRegistry.get(base)
+    except ValueError:  # diffusers cannot skip this one, marked or not
+        return
+    AttentionProcessorRegistry.register(marked, known)
 
 
 def is_marked(processor: object) -> bool:
     """Whether a processor names its layer when it runs."""
     return _MARK in getattr(processor, "__dict__", {})
+
+
+def _names(function: Any) -> tuple[str, ...]:
+    """What the code of a function calls by name."""
+    code = getattr(function, "__code__", None)
+    return () if code is None else tuple(code.co_names)
 
 
 def _missed(mark: Mark, base: type) -> None:

@@ -57,6 +57,11 @@ def ltx() -> diffusers.LTXPipeline:
     return diffusers.LTXPipeline(**_parts())
 
 
+def frame_at(index: int) -> LTXVideoCondition:
+    """A picture given as the frame of this number; the first one replaces tokens of the video."""
+    return LTXVideoCondition(image=picture(32, 32), frame_index=index)
+
+
 def ltx_condition() -> diffusers.LTXConditionPipeline:
     """LTX that is given a frame, whose tokens stand in front of the video's."""
     return diffusers.LTXConditionPipeline(**_parts())
@@ -81,7 +86,7 @@ FAMILIES = (
             "guidance_scale": 3.0,
             "height": 32,
             "width": 32,
-            "conditions": [LTXVideoCondition(image=picture(32, 32), frame_index=8)],
+            "conditions": [frame_at(8)],
         },
     ),
 )
