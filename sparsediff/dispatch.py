@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from sparsediff.current import CURRENT
 from sparsediff.operator import attend, compiled_attend, dense_functions, note_dense, session_of
@@ -114,6 +116,16 @@ def _unfit(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> str:
         "the caller wants the log-sum-exp too": arguments.get("return_lse"),
         "the attention mask is not a tensor": not isinstance(mask, Tensor | None),
         "gradients in a compiled model": compiling and needs_grad,
+        "torch's attention is exchanged for this call": _exchanged(),
     }
     reason = next((reason for reason, found in reasons.items() if found), "")
     return reason if reason or parallel is None else refusal(parallel, q, mask)
+
+
+def _exchanged() -> bool:
+    """Whether somebody answers torch's functions in its place, as perturbed-attention guidance does.
+
+    The call has to reach torch's own attention then, and nothing of it may be searched.
+    """
+    modes = _get_current_function_mode_stack()
+    return not all(isinstance(mode, DeviceContext) for mode in modes)

@@ -12,6 +12,7 @@ from sparsediff.kernels.errors import SparseError
 
 _DISPATCH = "diffusers.models.attention_dispatch"
 _HOOKS = "diffusers.hooks.hooks"
+_REGISTRIES = "diffusers.hooks._helpers"
 # Module, name in it, and what of that is used.
 _USED = (
     (_DISPATCH, "_AttentionBackendRegistry", ("_backends",)),
@@ -19,6 +20,7 @@ _USED = (
     (_HOOKS, "HookFunctionReference", ()),
     (_HOOKS, "ModelHook", ("reset_state",)),
     (_HOOKS, "StateManager", ("set_context",)),
+    (_REGISTRIES, "AttentionProcessorRegistry", ("get", "register")),
 )
 
 
@@ -56,3 +58,4 @@ HookRegistry: Any = _names["HookRegistry"]
 HookFunctionReference: Any = _names["HookFunctionReference"]
 ModelHook: Any = _names["ModelHook"]
 StateManager: Any = _names["StateManager"]
+AttentionProcessorRegistry: Any = _names["AttentionProcessorRegistry"]
