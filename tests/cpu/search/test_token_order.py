@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsediff.kernels import SparseError
@@ -27,6 +27,7 @@ def steps(size: tuple[int, int, int], order: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@settings(deadline=None, max_examples=25)  # a curve of hundreds of tokens, asked for each
 @given(size=sizes, before=st.integers(0, 5))
 def test_index_and_position_are_inverse(
     order: str, size: tuple[int, int, int], before: int
@@ -37,9 +38,10 @@ def test_index_and_position_are_inverse(
     )
     number = torch.arange(grid.video_tokens)
     assert torch.equal(video_order(size, order).sort().values, number)
+    positions = grid.positions().tolist()
     for token in range(before, before + grid.video_tokens):
         place = grid.position(token)
-        assert place == tuple(grid.positions()[token - before].tolist())
+        assert place == tuple(positions[token - before])
         assert grid.index(*place) == token
 
 
@@ -73,6 +75,7 @@ def test_the_curve_at_real_sizes(size: tuple[int, int, int]) -> None:
     assert int((along == 2).sum()) == DIAGONAL[size]
 
 
+@settings(deadline=None)
 @given(size=sizes, tokens=st.sampled_from([1, 7, 8, 12, 64]))
 def test_tiles_hold_neighbours(size: tuple[int, int, int], tokens: int) -> None:
     """Whole tiles come whole, ragged ones too, and each begins next to where the last one lay."""
