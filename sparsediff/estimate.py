@@ -15,7 +15,7 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.model_configs import CallDefaults, skeletons
 from sparsediff.model_files import ModelFiles
 from sparsediff.models import facts_of, self_attention
-from sparsediff.token_size import Size, TokenSize, text_tokens
+from sparsediff.token_size import Size, TokenSize, beside_grid
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _IMAGE_SIDE = 1024
@@ -71,19 +71,21 @@ def estimate(
 ) -> ModelEstimate:
     """Estimate `files` at `size` (width, height, frames), by default the size the model is made for.
 
-    Reads configs, no weights. Raises SparseError when the model is unsupported, a config is missing or
-    the pipeline cannot make that size.
+    Reads configs, no weights. Raises SparseError when the model is unsupported or a UNet, a config is
+    missing or the pipeline cannot make that size.
     """
     name = next(iter(files.denoisers()))
     recipe = GenerationRecipe.of(files)
     parts = skeletons(files)
     if name not in parts:
         raise SparseError(f"{files.name} has no readable {name}/config.json.")
+    _require_one_size(parts[name])
+    facts = _predictable(parts[name])
     usual = CallDefaults.of(files, recipe)
     size = size or (
         usual.whole("width", _IMAGE_SIDE),
         usual.whole("height", _IMAGE_SIDE),
-        usual.whole("num_frames", 1),
+        usual.whole(facts.frames_in, 1),
     )
     token = TokenSize.of(parts[name], parts.get("vae"))
     grid = token.grid(size)
@@ -91,12 +93,21 @@ def estimate(
     sequence = _Sequence(
         size=size,
         grid=grid,
-        text=text_tokens(parts[name], usual.whole("max_sequence_length", 0)),
+        text=beside_grid(facts, grid, text=usual.whole("max_sequence_length", 0)),
         block_size=block_size,
     )
     steps = usual.whole("num_inference_steps", _STEPS)
     dtype = dtype or recipe.dtype or "bfloat16"
     return _figures(files, parts, sequence, steps=steps, density=density, dtype=dtype)
+
+
+def _require_one_size(model: nn.Module) -> None:
+    facts = facts_of(model)
+    if facts is not None and facts.levels:
+        raise SparseError(
+            f"{facts.model} attends to the image at several sizes, for which there is no estimate. "
+            f"Measure it: sparsediff generate --compare runs it dense and sparse."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +126,18 @@ class _Sequence:
     @property
     def blocks(self) -> int:
         return block_count(self.tokens, self.block_size)
+
+
+def _predictable(model: nn.Module) -> ModelFacts:
+    facts = facts_of(model)
+    if facts is None:
+        raise UnsupportedModelError(f"{type(model).__name__} is not supported.")
+    if facts.unpredicted:
+        raise SparseError(
+            f"What a run of {facts.pipelines} costs is not told from a size: {facts.unpredicted}. "
+            f"Enable sparse attention and read the report of a run."
+        )
+    return facts
 
 
 def _figures(
@@ -169,7 +192,8 @@ def _attention(model: nn.Module) -> tuple[int, int, int]:
     """Self-attention layers, heads of one, and the width of all heads together."""
     facts = facts_of(model)
     layers: list[Any] = list(self_attention(model, facts).values()) if facts else []
-    return len(layers), int(layers[0].heads), int(layers[0].to_q.out_features)
+    heads, dim = head_shape(layers[0])
+    return len(layers), heads, heads * dim
 
 
 def _attention_share(model: nn.Module, tokens: int, widths: int) -> float:

@@ -85,7 +85,9 @@ class TokenSize:
 def text_tokens(model: nn.Module, length: int) -> int:
     """Text tokens inside self-attention of a text of `length` tokens."""
     facts = facts_of(model)
-    return length if facts is not None and facts.text != "none" else 0
+    if facts is None or facts.text == "none":
+        return 0
+    return facts.texts * length + facts.more_text
 
 
 def _scales(vae: Any) -> tuple[int, int]:

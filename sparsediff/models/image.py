@@ -33,6 +33,7 @@ FACTS = (
         pipelines="Stable Diffusion 3 and 3.5",
         grid_rule="sd3",
         text="last",
+        more_text=77,  # of CLIP
     ),
     ModelFacts(
         model="HiDreamImageTransformer2DModel",
@@ -41,6 +42,7 @@ FACTS = (
         pipelines="HiDream-I1",
         grid_rule="hidream",
         text="last",
+        texts=3,  # of T5 and, twice, of Llama
         dense="the padding of images that are no squares, always computed",
         graphs="its experts loop over token counts that only the device knows",
     ),

@@ -30,6 +30,7 @@ FACTS = (
         layout=_levels,
         pipelines="Stable Diffusion XL, 2.1 and 1.5",
         grid_rule="unet",
+        levels=True,
         dense="levels that fit into one block",
     ),
 )

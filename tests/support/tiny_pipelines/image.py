@@ -106,7 +106,7 @@ def lumina2() -> diffusers.Lumina2Pipeline:
     return diffusers.Lumina2Pipeline(
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=image_vae(4),
+        vae=image_vae(4, levels=4),
         text_encoder=language_model(),
         tokenizer=letter_tokenizer(end=False),
     )
