@@ -1,11 +1,18 @@
-"""No test leaves a session enabled for the next one; `make models` writes what these tests found."""
+"""No test leaves a session enabled for the next one; `make models` writes what these tests found.
+
+`pipe` is a tiny Wan, `expected` what it makes of the shared options with nothing else switched on.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from counted import OPTIONS
 from models_table import Outcomes, write
+from tiny_pipelines import FAMILIES, wan
 
 from sparsediff import api
 
@@ -18,6 +25,18 @@ def _disable_all() -> Iterator[None]:
     yield
     for session in list(api._enabled):
         session.disable()
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return wan()
+
+
+@pytest.fixture(scope="session")
+def expected() -> torch.Tensor:
+    pipe = wan()
+    pipe.enable_sparse_attention(**OPTIONS)
+    return FAMILIES["wan"].run(pipe)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
