@@ -13,12 +13,15 @@ from sparsediff.generation import SCHEMA
 from sparsediff.generation_request import GenerationRequest
 from sparsediff.model_files import ModelFiles
 
-_IMAGES = {"flux"}
+# Families whose calls a recipe can hold; doctor foresees their tokens where text has a fixed length
+# and all layers see the same sequence.
+_FORESEEN = ("wan", "wan22", "ltx", "cogvideox", "cogvideox15", "hunyuan_video", "flux", "chroma")
+_OTHERS = ("qwen_image", "sd3", "sdxl")
 
 
-@pytest.fixture(params=FAMILIES.values(), ids=list(FAMILIES))
+@pytest.fixture(params=(*_FORESEEN, *_OTHERS))
 def family(request):
-    return request.param
+    return FAMILIES[request.param]
 
 
 @pytest.fixture
@@ -42,14 +45,15 @@ def test_generate_and_doctor(family, folder, tmp_path):
     )
     result = generate(request)
     assert result.prompt == "a ring"
-    assert result.is_image is (family.name in _IMAGES)
+    assert result.is_image is ("num_frames" not in family.call)
     assert result.report.sparse_calls == 2 * family.layers * family.forwards
     assert result.report.dense_calls == 0
     assert not result.quality.identical
-    tokens = {mask.q_len for mask in result.masks.values()}
-    found = estimate(ModelFiles(name=folder))
-    assert {found.tokens} == tokens
-    assert found.layers == family.layers
+    if family.name in _FORESEEN:
+        tokens = {mask.q_len for mask in result.masks.values()}
+        found = estimate(ModelFiles(name=folder))
+        assert {found.tokens} == tokens
+        assert found.layers == family.layers
     outputs = Outputs.of(str(tmp_path / "out"), name="x")
     outputs.check(frames=1)
     written = outputs.write(result, command="c")
