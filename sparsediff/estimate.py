@@ -11,10 +11,10 @@ from torch import nn
 
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.block_mask import block_count
-from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.errors import SparseError, UnsupportedModelError
 from sparsediff.model_configs import CallDefaults, skeletons
 from sparsediff.model_files import ModelFiles
-from sparsediff.models import facts_of, self_attention
+from sparsediff.models import ModelFacts, facts_of, head_shape, self_attention
 from sparsediff.token_size import Size, TokenSize, beside_grid
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -71,15 +71,14 @@ def estimate(
 ) -> ModelEstimate:
     """Estimate `files` at `size` (width, height, frames), by default the size the model is made for.
 
-    Reads configs, no weights. Raises SparseError when the model is unsupported or a UNet, a config is
-    missing or the pipeline cannot make that size.
+    Reads configs, no weights. Raises SparseError when the model is unsupported, its sequence is not
+    told by a size, a config is missing or the pipeline cannot make that size.
     """
     name = next(iter(files.denoisers()))
     recipe = GenerationRecipe.of(files)
     parts = skeletons(files)
     if name not in parts:
         raise SparseError(f"{files.name} has no readable {name}/config.json.")
-    _require_one_size(parts[name])
     facts = _predictable(parts[name])
     usual = CallDefaults.of(files, recipe)
     size = size or (
@@ -93,21 +92,12 @@ def estimate(
     sequence = _Sequence(
         size=size,
         grid=grid,
-        text=beside_grid(facts, grid, text=usual.whole("max_sequence_length", 0)),
+        text=beside_grid(parts[name], grid, text=usual.whole("max_sequence_length", 0)),
         block_size=block_size,
     )
     steps = usual.whole("num_inference_steps", _STEPS)
     dtype = dtype or recipe.dtype or "bfloat16"
     return _figures(files, parts, sequence, steps=steps, density=density, dtype=dtype)
-
-
-def _require_one_size(model: nn.Module) -> None:
-    facts = facts_of(model)
-    if facts is not None and facts.levels:
-        raise SparseError(
-            f"{facts.model} attends to the image at several sizes, for which there is no estimate. "
-            f"Measure it: sparsediff generate --compare runs it dense and sparse."
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,8 +124,8 @@ def _predictable(model: nn.Module) -> ModelFacts:
         raise UnsupportedModelError(f"{type(model).__name__} is not supported.")
     if facts.unpredicted:
         raise SparseError(
-            f"What a run of {facts.pipelines} costs is not told from a size: {facts.unpredicted}. "
-            f"Enable sparse attention and read the report of a run."
+            f"There is no estimate for {facts.model}: {facts.unpredicted}. Measure it: sparsediff "
+            f"generate --compare runs it dense and sparse."
         )
     return facts
 

@@ -21,7 +21,7 @@ def skeletons(files: ModelFiles) -> dict[str, nn.Module]:
     for name, entry in files.index().items():
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             continue
-        cls = getattr(importlib.import_module(entry[0]), entry[1], None)
+        cls = _class(*entry)
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             continue
         config = files.read(f"{name}/config.json", required=False)
@@ -33,6 +33,17 @@ def skeletons(files: ModelFiles) -> dict[str, nn.Module]:
             else:  # transformers
                 found[name] = cls(cls.config_class.from_dict(config))  # type: ignore[attr-defined]
     return found
+
+
+def _class(library: str, name: str) -> Any:
+    """The class of a component; None when its library is not installed (Cosmos' guardrail)."""
+    from diffusers import pipelines
+
+    module = getattr(pipelines, library, None)  # parts of a pipeline's own, such as LTX-2's vocoder
+    try:
+        return getattr(module or importlib.import_module(library), name, None)
+    except ModuleNotFoundError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,8 @@ class TokenSize:
     """``width`` and ``height`` of a token in pixels.
 
     ``latent_frames`` latent frames of a token; ``frames`` pixel frames of each latent frame but the
-    first, which is one frame; ``sides`` what the pipeline wants width and height to be multiples of.
+    first, which is of ``first`` frames; ``sides`` what the pipeline wants width and height to be
+    multiples of.
     """
 
     width: int
@@ -28,6 +29,7 @@ class TokenSize:
     latent_frames: int
     frames: int
     sides: int = 1
+    first: int = 1
 
     @classmethod
     def of(cls, model: Any, vae: Any) -> TokenSize:
@@ -42,12 +44,13 @@ class TokenSize:
             latent_frames=time,
             frames=temporal,
             sides=facts.sides if facts else 1,
+            first=temporal if facts and facts.whole_frames else 1,
         )
 
     def grid(self, size: Size) -> tuple[int, int, int]:
         """Tokens along time, height and width; raises SparseError when there is not one."""
         width, height, frames = size
-        latents = (frames - 1) // self.frames + 1
+        latents = (frames - self.first) // self.frames + 1
         # CogVideoX 1.5 takes latent frames in pairs; its pipeline completes an odd number.
         pairs = -(-latents // self.latent_frames)
         grid = (pairs, height // self.height, width // self.width)
@@ -61,20 +64,21 @@ class TokenSize:
     def check(self, size: Size, *, pipeline: str) -> None:
         """Raise SparseError, with the nearest size that fits, when `pipeline` cannot make this one."""
         steps = (math.lcm(self.width, self.sides), math.lcm(self.height, self.sides), self.frames)
-        rests = (size[0] % steps[0], size[1] % steps[1], (size[2] - 1) % steps[2])
+        rests = (size[0] % steps[0], size[1] % steps[1], (size[2] - self.first) % steps[2])
         needs = [
             f"{name} has to be a multiple of {step}"
             for name, step, rest in zip(("width", "height"), steps, rests, strict=False)
             if rest
         ]
         if rests[2]:
-            needs.append(f"frames have to be a multiple of {self.frames}, plus 1")
+            more = ", plus 1" if self.first == 1 else ""
+            needs.append(f"frames have to be a multiple of {self.frames}{more}")
         if not needs:
             return
         near = (
             _nearest(size[0], steps[0]) or steps[0],
             _nearest(size[1], steps[1]) or steps[1],
-            _nearest(size[2] - 1, steps[2]) + 1,
+            _nearest(size[2] - self.first, steps[2]) + self.first,
         )
         raise SparseError(
             f"{pipeline} cannot make {_text(size)}: {'; '.join(needs)}. The nearest size that fits is "
@@ -88,6 +92,13 @@ def text_tokens(model: nn.Module, length: int) -> int:
     if facts is None or facts.text == "none":
         return 0
     return facts.texts * length + facts.more_text
+
+
+def beside_grid(model: nn.Module, grid: tuple[int, int, int], *, text: int) -> int:
+    """Tokens inside self-attention beside those of `grid`, with a prompt of `text` tokens."""
+    facts = facts_of(model)
+    own = facts.beside(grid) if facts is not None and facts.beside is not None else 0
+    return own + text_tokens(model, text)
 
 
 def _scales(vae: Any) -> tuple[int, int]:

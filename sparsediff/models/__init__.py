@@ -1,7 +1,13 @@
 """Facts per architecture: where self-attention is and how the token sequence is laid out."""
 
 from sparsediff.models.facts import REST, Layout, LayoutRule, ModelFacts
-from sparsediff.models.finding import denoisers, facts_of, self_attention, unwrapped
+from sparsediff.models.finding import (
+    denoisers,
+    facts_of,
+    head_shape,
+    self_attention,
+    unwrapped,
+)
 from sparsediff.models.table import FACTS, REFUSED, supported_models
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "ModelFacts",
     "denoisers",
     "facts_of",
+    "head_shape",
     "self_attention",
     "supported_models",
     "unwrapped",

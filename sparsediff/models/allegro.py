@@ -12,5 +12,6 @@ FACTS = (
         layout=video_alone,
         pipelines="Allegro",
         grid_rule="allegro",
+        whole_frames=True,
     ),
 )

@@ -13,6 +13,7 @@ FACTS = (
         pipelines="EasyAnimate 5.1: text, inpainting and control to video",
         grid_rule="easyanimate",
         text="first",
+        more_text=256,  # what its pipelines pad a prompt to, which is no argument
         sides=16,
     ),
 )

@@ -26,14 +26,14 @@ class ModelFacts:
     ``pipelines``: what people call it by. ``grid_rule``: the layout's name in plan files, which must
     not change. ``text``: where text stands that shares self-attention with the video.
     Its length is `texts` times the prompt's longest (encoders whose texts stand in a row), and
-    `more_text` on top. ``levels``: whether layers see the image at several sizes.
+    `more_text` on top.
     ``beside``: tokens that a grid has beside it and the prompt, for pipelines that add them unasked.
     ``packed``: side of the latent squares that the pipeline packs into a token; ``sides``: pixels that
     width and height have to be multiples of, where the pipeline asks for more than whole tokens.
     ``frames_in``: the pipeline's argument for the number of frames; ``whole_frames``: the first latent
     is of as many frames as the others, not of one; ``unpredicted``: why its sequence cannot be told
-    from a size. ``dense``: what of its self-attention stays dense. ``graphs``: why diffusers' own code does not
-    compile into one graph, where it does not.
+    from a size. ``dense``: what of its self-attention stays dense. ``graphs``: why diffusers' own
+    code does not compile into one graph, where it does not.
     """
 
     model: str
@@ -44,7 +44,6 @@ class ModelFacts:
     text: Literal["none", "first", "last"] = "none"
     texts: int = 1
     more_text: int = 0
-    levels: bool = False
     positions: str = ""
     packed: int = 1
     sides: int = 1

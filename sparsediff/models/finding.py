@@ -54,6 +54,13 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     return found
 
 
+def head_shape(module: Any) -> tuple[int, int]:
+    """Heads of a self-attention module, and their dimension."""
+    heads = int(module.heads if hasattr(module, "heads") else module.num_heads)
+    has_width = hasattr(module, "inner_dim")  # Kandinsky's says it by its weights only
+    return heads, int(module.inner_dim if has_width else module.to_query.out_features) // heads
+
+
 def self_attention(model: nn.Module, facts: ModelFacts) -> dict[str, nn.Module]:
     """The self-attention modules of a model by dotted name, in the order they are defined.
 

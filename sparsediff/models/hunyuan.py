@@ -47,6 +47,7 @@ FACTS = (
         pipelines="HunyuanVideo 1.5",
         grid_rule="hunyuan_video15",
         text="last",
+        more_text=729 + 256 + 1000,  # picture, glyphs and prompt as its pipelines pad them
     ),
     ModelFacts(
         model="HunyuanVideoFramepackTransformer3DModel",
@@ -57,5 +58,6 @@ FACTS = (
         text="last",
         sides=16,
         dense="the history in front of a section, always computed",
+        unpredicted="it makes a video section by section, each behind a history of the ones before",
     ),
 )

@@ -21,6 +21,7 @@ FACTS = (
         layout=_one_frame,
         pipelines="Latte",
         grid_rule="latte",
+        unpredicted="attention is within a frame and along time in turns",
         dense="attention along time, over as few tokens as there are frames",
     ),
 )

@@ -30,7 +30,16 @@ FACTS = (
         layout=_levels,
         pipelines="Stable Diffusion XL, 2.1 and 1.5",
         grid_rule="unet",
-        levels=True,
+        unpredicted="its layers see the image at several sizes",
         dense="levels that fit into one block",
+    ),
+    ModelFacts(
+        model="UNetMotionModel",
+        attention=_SPATIAL,
+        layout=_levels,
+        pipelines="AnimateDiff",
+        grid_rule="unet",
+        unpredicted="its layers see every frame at several sizes",
+        dense="levels that fit into one block; attention along time",
     ),
 )

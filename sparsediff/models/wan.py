@@ -41,6 +41,8 @@ FACTS = (
         pipelines="Wan 2.2 Animate",
         grid_rule="wan-animate",
         sides=16,
+        beside=lambda grid: grid[1] * grid[2],
+        frames_in="segment_frame_length",
         dense="the reference picture's tokens, always computed",
     ),
     ModelFacts(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError, UnsupportedModelError
-from sparsediff.models import facts_of, self_attention
+from sparsediff.models import facts_of, head_shape, self_attention
 from sparsediff.plans.misfit import Reader, check
 from sparsediff.plans.records import listed
 from sparsediff.plans.values import text, whole
@@ -47,14 +47,15 @@ class Component:
         facts = facts_of(model)
         if facts is None:
             raise UnsupportedModelError(f"{type(model).__name__} is not supported.")
-        modules: dict[str, Any] = dict(self_attention(model, facts))
+        modules = self_attention(model, facts)
+        shapes = [head_shape(module) for module in modules.values()]
         return cls(
             name=name,
             model=facts.model,
             grid_rule=facts.grid_rule,
             layers=tuple(modules),
-            heads=tuple(module.heads for module in modules.values()),
-            head_dims=tuple(module.inner_dim // module.heads for module in modules.values()),
+            heads=tuple(heads for heads, _ in shapes),
+            head_dims=tuple(dim for _, dim in shapes),
         )
 
     @property
