@@ -42,11 +42,17 @@ FACTS: dict[str, ModelFacts] = {
 }
 
 _LINEAR = "its attention is linear in the number of tokens, so there are no blocks to leave out"
+_SHORT = "its sequences have about a thousand tokens or fewer: leaving blocks out would gain nothing"
+_MORE_KEYS = "its self-attention has the text's keys besides its own, which block patterns do not cover"
 
 # Models that people may expect here, and why they are refused.
 REFUSED: dict[str, str] = {
     "SanaTransformer2DModel": _LINEAR,
     "SanaVideoTransformer3DModel": _LINEAR,
+    "DiTTransformer2DModel": _SHORT,
+    "PriorTransformer": _SHORT,
+    "StableAudioDiTModel": _SHORT,
+    "StableCascadeUNet": _MORE_KEYS,
 }
 
 
