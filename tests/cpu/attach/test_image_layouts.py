@@ -52,6 +52,7 @@ CASES: list[tuple[str, dict[str, Any], set[TokenGrid]]] = [
     ("sdxl", {"width": 216, "height": 120}, {image(8, 14)}),  # halved with rounding up
     ("stable_diffusion", {"width": 128, "height": 128}, {image(16, 16), image(8, 8)}),
     ("stable_diffusion", {"width": 200, "height": 72}, {image(9, 25), image(5, 13)}),
+    ("animatediff", {"width": 200, "height": 72}, {image(9, 25), image(5, 13)}),
 ]
 
 

@@ -44,10 +44,10 @@ def sdxl(pipeline: Any = diffusers.StableDiffusionXLPipeline) -> Any:
     )
 
 
-def stable_diffusion() -> diffusers.StableDiffusionPipeline:
+def _unet() -> diffusers.UNet2DConditionModel:
     """Attention at both levels."""
     torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
+    return diffusers.UNet2DConditionModel(
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=4,
@@ -56,16 +56,42 @@ def stable_diffusion() -> diffusers.StableDiffusionPipeline:
         attention_head_dim=2,
         cross_attention_dim=32,
     ).eval()
+
+
+def stable_diffusion() -> diffusers.StableDiffusionPipeline:
     return diffusers.StableDiffusionPipeline(
         vae=image_vae(4, levels=4),
         text_encoder=clip_encoder(),
         tokenizer=clip_tokenizer(),
-        unet=unet,
+        unet=_unet(),
         scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def animatediff() -> diffusers.AnimateDiffPipeline:
+    """Stable Diffusion with attention along time between its own."""
+    torch.manual_seed(0)
+    adapter = diffusers.MotionAdapter(
+        block_out_channels=(16, 32),
+        motion_layers_per_block=1,
+        motion_norm_num_groups=4,
+        motion_num_attention_heads=2,
+    ).eval()
+    pipe = diffusers.AnimateDiffPipeline(
+        vae=image_vae(4, levels=4),
+        text_encoder=clip_encoder(),
+        tokenizer=clip_tokenizer(),
+        unet=_unet(),
+        motion_adapter=adapter,
+        scheduler=diffusers.DDIMScheduler(
+            beta_schedule="linear", steps_offset=1, clip_sample=False
+        ),
+    )
+    pipe.unet.eval()
+    return pipe
 
 
 _CALL = {
@@ -84,5 +110,13 @@ FAMILIES = (
         layers=7,
         guidance="one batch",
         call=_CALL | {"height": 128, "width": 128},
+    ),
+    Family(
+        name="animatediff",
+        build=animatediff,
+        layers=7,
+        rows=2,
+        guidance="one batch",
+        call=_CALL | {"height": 128, "width": 128, "num_frames": 2},
     ),
 )
