@@ -82,11 +82,15 @@ class Admission:
             return KeyPadding(lengths=None), None, padding
         return padding, choices[padding.arrangement], ""
 
+    def fits_one_block(self, tokens: int) -> bool:
+        """Whether a sequence is too short to leave a block out."""
+        return block_count(tokens, self.block) < 2
+
     def _unfit(self, q: Tensor, grid: TokenGrid | None) -> str:
         tokens = q.shape[1]
         if grid is None:
             return f"no token grid of the model's inputs describes a sequence of {tokens} tokens"
-        if block_count(tokens, self.block) < 2:
+        if self.fits_one_block(tokens):
             return f"{tokens} tokens fit into one block of {self.block}"
         return ""
 

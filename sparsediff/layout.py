@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 from torch import Tensor
 
@@ -35,6 +36,12 @@ def grid_of(layout: tuple[int, ...], tokens: int | None) -> TokenGrid | None:
             text_after=rest if after == REST else after,
         )
     return None
+
+
+def has_larger_grid(layout: tuple[int, ...], tokens: int) -> bool:
+    """Whether a model attends to longer sequences too: `tokens` are a small level of a UNet."""
+    sizes = (layout[first : first + 3] for first in range(0, len(layout), _NUMBERS))
+    return any(prod(size) > tokens for size in sizes)
 
 
 class Positions:

@@ -12,7 +12,7 @@ from sparsediff.admission import Admission
 from sparsediff.gain.gate import Gate
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import PlanMismatchError, SparseError
-from sparsediff.layout import Positions, grid_of
+from sparsediff.layout import Positions, grid_of, has_larger_grid
 from sparsediff.progress import Progress
 from sparsediff.report import RunReport
 from sparsediff.run_log import RunLog
@@ -131,7 +131,12 @@ class Session:
             self.disable()
             raise
         if reason or grid is None:
-            self._ran_dense_because(layer, reason)
+            tokens = q.shape[1]
+            if grid and self.admission.fits_one_block(tokens) and has_larger_grid(layout, tokens):
+                self.noted(f"levels of {tokens} tokens run dense: {reason}")
+                self.log.dense(self.progress.step.index, layer)
+            else:
+                self._ran_dense_because(layer, reason)
             return dense()
         call = AttentionCall(
             q=q,

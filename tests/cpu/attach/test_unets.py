@@ -117,3 +117,40 @@ def test_the_first_step_of_image_to_image_is_step_0() -> None:
     rows = session.report().steps
     assert [row["dense_calls"] for row in rows] == [SDXL.layers, 0, 0, 0]
     assert [row["sparse_calls"] for row in rows] == [0] + [SDXL.layers] * 3
+
+
+def test_levels_that_fit_into_one_block_run_dense_as_planned() -> None:
+    """At 128 x 128 pixels the first of two levels has 256 tokens, the second 64: one block."""
+    family = FAMILIES["stable_diffusion"]
+    pipe = family.build()
+    session = pipe.enable_sparse_attention("window", density=0.3, block_size=64, gate=False)
+    family.run(pipe, steps=2)
+    report = session.report()
+    assert (report.sparse_calls, report.dense_calls, report.fallbacks) == (2 * 3, 2 * 4, {})
+    assert report.notes == ["levels of 64 tokens run dense: 64 tokens fit into one block of 64"]
+    family.run(pipe, steps=2, height=64, width=64)
+    report = session.report()
+    reason = "64 tokens fit into one block of 64"
+    assert (report.sparse_calls, report.fallbacks) == (0, {reason: 2 * 3})
+
+
+@pytest.mark.parametrize("which", ["refiner", "guidance without a negative prompt"])
+def test_other_calls_of_stable_diffusion_xl(which: str) -> None:
+    pipe = sdxl(diffusers.StableDiffusionXLImg2ImgPipeline)
+    pipe.set_progress_bar_config(disable=True)
+    session = pipe.enable_sparse_attention("window", **OPTIONS)
+    part = (
+        {"denoising_start": 0.5} if which == "refiner" else {"strength": 1.0, "guidance_scale": 5.0}
+    )
+    pipe(
+        "a red circle",
+        image=picture(192, 192),
+        num_inference_steps=4,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(0),
+        **part,
+    )
+    report = session.report()
+    steps = 2 if which == "refiner" else 4
+    assert (report.sparse_calls, report.fallbacks) == (SDXL.layers * steps, {})
+    assert len(report.steps) == steps
