@@ -87,8 +87,8 @@ class Method(ABC):
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
         """Compute one call, ``[b, s, h, d]``, reading and updating `memory`."""
 
-    def head_costs(self, layer: int) -> tuple[float, ...] | None:
-        """What each head of a layer will cost against the others; None when nobody knows beforehand.
+    def head_costs(self, layer: int) -> tuple[tuple[float, ...], ...] | None:
+        """What each head of a layer costs in each part of the run, in any unit; None when nobody knows.
 
         Processes that divide the heads of a layer among them balance these.
         """

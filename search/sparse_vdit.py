@@ -135,8 +135,8 @@ class SparseVDiT(Method):
             compensate=self.compensate,
         )
 
-    def head_costs(self, layer: int) -> tuple[float, ...] | None:
-        """The density of each head's patterns; None for a layer that is not in the plan."""
+    def head_costs(self, layer: int) -> tuple[tuple[float, ...], ...] | None:
+        """Of each bucket; None for a layer that is not in the plan."""
         return head_costs(self.table, layer) if layer < len(self.table.heads) else None
 
     def _last_dense(self, call: AttentionCall, memory: Memory) -> Tensor:

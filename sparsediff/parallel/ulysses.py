@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,17 +43,21 @@ class Ulysses:
         known = self._shares.setdefault(session, {})
         key = (layer, q.shape[2], q.device)
         if key not in known:
-            costs = session.method.head_costs(layer)
-            fits = costs is not None and len(costs) == q.shape[2]
+            shares = self._divided(session.method.head_costs(layer), q)
             known[key] = HeadShare.of(
-                balanced_shares(costs, self.ranks)
-                if costs is not None and fits
-                else even_shares(q.shape[2], self.ranks),
-                self.rank,
-                q.device,
-                lambda values: collected(values, self.group),
+                shares, self.rank, q.device, lambda values: collected(values, self.group)
             )
         return known[key]
+
+    def _divided(self, costs: Sequence[Sequence[float]] | None, q: Tensor) -> list[list[int]]:
+        """As the first process finds it: rounding may not make two of them differ."""
+        heads = q.shape[2]
+        fits = costs is not None and len(costs[0]) == heads
+        found = balanced_shares(costs or (), self.ranks) if fits else even_shares(heads, self.ranks)
+        agreed: list[list[int]] = collected(torch.tensor(found, device=q.device), self.group)[
+            0
+        ].tolist()
+        return agreed
 
     def streams(self, layout: tuple[int, ...], tokens: int) -> tuple[int, ...]:
         """How many tokens of a sequence are cut among the processes together: text, and the rest."""

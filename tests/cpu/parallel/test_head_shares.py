@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsediff.kernels.errors import SparseError
+from sparsediff.parallel import ulysses
 from sparsediff.parallel.exchange import model_order
-from sparsediff.parallel.head_shares import balanced_shares, dearest, even_shares, imbalance
+from sparsediff.parallel.head_shares import balanced_shares, even_shares, imbalance, waited
 from sparsediff.parallel.ulysses import Ulysses, refusal
 
 
@@ -37,20 +38,41 @@ def test_even_shares_are_the_models_order_cut():
 )
 def test_balanced_shares_hold_every_head_once_and_are_never_worse(drawn):
     ranks, costs = drawn
-    shares = balanced_shares(costs, ranks)
+    parts = [costs, costs[::-1]]
+    shares = balanced_shares(parts, ranks)
     assert len(shares) == ranks
     assert {len(share) for share in shares} == {len(costs) // ranks}
     assert sorted(itertools.chain(*shares)) == list(range(len(costs)))
-    assert dearest(costs, shares) <= dearest(costs, even_shares(len(costs), ranks))
+    assert waited(parts, shares) <= waited(parts, even_shares(len(costs), ranks))
 
 
 def test_dear_heads_are_spread():
-    assert balanced_shares([1, 1, 0.1, 0.2], 2) == ((0, 3), (1, 2))
-    assert balanced_shares([0.5] * 4, 2) == even_shares(4, 2)
+    costs = [[1, 1, 0.1, 0.2]]
+    assert waited(costs, even_shares(4, 2)) == 2
+    assert waited(costs, balanced_shares(costs, 2)) == 1.2
+    assert balanced_shares([[0.5] * 4], 2) == even_shares(4, 2)
 
 
-def test_a_method_without_known_costs_keeps_the_models_order():
+def test_one_division_serves_all_parts_of_the_run():
+    """Over the run all heads cost the same; heads 0 and 1 cost it in the first part, 2 and 3 later."""
+    costs = [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert waited(costs, even_shares(4, 2)) == 4
+    assert waited(costs, balanced_shares(costs, 2)) == 2
+
+
+def test_heads_that_the_first_rule_places_badly_change_places():
+    """The dearest first gives 7 + 4 + 3 and 6 + 5 + 1; 7 + 5 + 1 and 6 + 4 + 3 are even."""
+    costs = [[7, 6, 5, 4, 3, 1]]
+    best = min(
+        waited(costs, (share, tuple(set(range(6)) - set(share))))
+        for share in itertools.combinations(range(6), 3)
+    )
+    assert waited(costs, balanced_shares(costs, 2)) == best
+
+
+def test_a_method_without_known_costs_keeps_the_models_order(monkeypatch):
     """HeadShare of AdaSpa: its budgets are found while it runs."""
+    monkeypatch.setattr(ulysses, "collected", lambda values, group: values[None])
     q = torch.zeros(1, 8, 4, 2)
     group = Ulysses.__new__(Ulysses)
     group.group, group.text, group.ranks, group.rank = None, "none", 2, 1
@@ -60,8 +82,9 @@ def test_a_method_without_known_costs_keeps_the_models_order():
     assert share.shares == ((0, 1), (2, 3))
     assert share.numbers == (2, 3)
     assert group.share(session, 0, q) is share
-    assert group.share(Knowing((1.0, 1.0, 0.0, 0.0)), 0, q).shares == ((0, 2), (1, 3))
-    assert group.share(Knowing((1.0, 0.0)), 0, q).shares == share.shares  # another model's plan
+    costs = ((1.0, 1.0, 0.0, 0.0),)
+    assert waited(costs, group.share(Knowing(costs), 0, q).shares) == 1
+    assert group.share(Knowing(((1.0, 0.0),)), 0, q).shares == share.shares  # another model's plan
 
 
 def test_imbalance_counts_the_dearest_of_every_call():

@@ -80,8 +80,8 @@ def test_random_blocks_of_a_head_do_not_depend_on_who_computes_it():
     assert not torch.equal(part[:, 0], part[:, 1])
 
 
-def test_planned_costs_are_densities_weighted_by_how_long_their_bucket_lasts():
-    """From 0.2 the buckets last 0.2 and 0.6 of the run: the full head of the first counts a quarter."""
+def test_planned_costs_are_densities_times_how_long_their_bucket_lasts():
+    """The buckets last 0.2 and 0.6 of the run."""
     heads = (PlannedHead(pattern=Full()), PlannedHead(pattern=Skip()))
     table = PatternTable(
         grid=TokenGrid(frames=4, height=8, width=8),
@@ -91,12 +91,14 @@ def test_planned_costs_are_densities_weighted_by_how_long_their_bucket_lasts():
         density=0.5,
     )
     method = SparseVDiT(table=table)
-    assert method.head_costs(0) == pytest.approx((0.25, 0.75))
+    first, second = method.head_costs(0)
+    assert first == pytest.approx((0.2, 0))
+    assert second == pytest.approx((0, 0.6))
     assert method.head_costs(1) is None
     assert AdaSpa().head_costs(0) is None
     narrow = PlannedHead(pattern=Diagonal(half_width=0.01))
     mixed = PatternTable(
         grid=table.grid, block_size=16, starts=(0.0,), buckets=(((*heads, narrow),),), density=0.5
     )
-    full, skipped, diagonal = SparseVDiT(table=mixed).head_costs(0)
+    ((full, skipped, diagonal),) = SparseVDiT(table=mixed).head_costs(0)
     assert skipped == 0 < diagonal < full == 1
