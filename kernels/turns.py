@@ -21,13 +21,14 @@ class Turns:
     """How often calls on a device are timed.
 
     At most ``most`` rounds; after ``seconds`` no further round begins once there are ``enough``, after
-    twice as many seconds none at all.
+    twice as many seconds none at all. ``clock`` says what a call takes, by default wall-clock time.
     """
 
     device: torch.device
     most: int
     enough: int
     seconds: float
+    clock: Callable[[], float] | None = None
 
     def rounds(self, runs: Sequence[Run]) -> list[list[float]]:
         """Seconds of every run in every round: the first run leads, the rest go forwards and backwards.
@@ -49,11 +50,12 @@ class Turns:
         return found
 
     def _seconds(self, run: Run) -> float:
+        clock = self.clock or perf_counter
         self._wait()
-        started = perf_counter()
+        started = clock()
         run()
         self._wait()
-        return perf_counter() - started
+        return clock() - started
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gain", action="store_true", help="check the gate's predictions")
     group.add_argument("--tokens", default=TOKENS, help="default: %(default)s")
     group.add_argument("--model", help="pipeline folder or Hub id, for whole runs")
+    group.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count this process's time on the processor: for a CPU that others share, with "
+        "OMP_NUM_THREADS=1",
+    )
     group.add_argument("--sizes", metavar="WxHxF,...", help="default: the size of the model")
 
 
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for row in _rows(args):
         rows.append(row)
         print(" ".join(cells(row)), file=sys.stderr)
-    about = _machine(args.device)
+    about = _machine(args)
     command = shlex.join(["sparsediff", *getattr(args, "argv", ["bench", "--gain"])])
     document = {"schema": SCHEMA, "machine": about, "rows": [row.to_dict() for row in rows]}
     if args.output:
@@ -49,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(row.met for row in rows) else 1
 
 
-def _machine(device: str) -> dict[str, str]:
+def _machine(args: argparse.Namespace) -> dict[str, str]:
     """What a time depends on besides the code."""
     from datetime import UTC, datetime
 
@@ -58,13 +64,16 @@ def _machine(device: str) -> dict[str, str]:
     from sparsediff import environment
 
     return {
-        "device": environment.device_name(device),
+        "device": environment.device_name(args.device),
         "torch": torch.__version__,
+        "clock": "this process's time on the processor" if args.cpu_time else "wall clock",
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
 def _rows(args: argparse.Namespace) -> Any:
+    from time import perf_counter, process_time
+
     import torch
 
     from sparsediff.bench.case import BenchCase
@@ -78,6 +87,7 @@ def _rows(args: argparse.Namespace) -> Any:
     shape = BenchCase.parse(args.shape or SHAPE)
     densities, block = numbers(args.densities), block_size(args.block_size or "64")[0]
     repeat = REPEAT if args.repeat is None else args.repeat
+    clock = process_time if args.cpu_time else perf_counter
     cases = [
         GainCase(
             tokens=int(tokens),
@@ -90,10 +100,12 @@ def _rows(args: argparse.Namespace) -> Any:
         for tokens in numbers(args.tokens)
     ]
     methods = [AdaSpa(density=density, block_size=block) for density in densities]
-    yield from check_attention(cases, methods, steps=args.steps, repeat=repeat)
+    yield from check_attention(cases, methods, steps=args.steps, repeat=repeat, clock=clock)
     if args.model:
         sizes = [parse_size(size) for size in (args.sizes or "").split(",") if size]
-        yield from check_runs(args.model, sizes, densities, device=args.device, repeat=repeat)
+        yield from check_runs(
+            args.model, sizes, densities, device=args.device, repeat=repeat, clock=clock
+        )
 
 
 def cells(row: Any) -> tuple[str, ...]:

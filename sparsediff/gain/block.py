@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsediff.gain.case import GainCase
-from sparsediff.gain.trial import ENOUGH_ROUNDS, MOST_ROUNDS, SECONDS, Dense, trial_tensors
-from sparsediff.kernels.turns import Turns, aside, least
+from sparsediff.gain.trial import Dense, trial_tensors, turns_on
+from sparsediff.kernels.turns import aside, least
 
 # Operations of the block that is timed: by CPU thread, and on a GPU.
 PER_THREAD, ON_A_GPU = 1e10, 1.5e13
@@ -77,20 +78,30 @@ class StandInBlock:
         return out
 
 
-def rest_over_attention(case: GainCase, dense: Dense, *, width: int, weights: int) -> float:
+def rest_over_attention(
+    case: GainCase,
+    dense: Dense,
+    *,
+    width: int,
+    weights: int,
+    clock: Callable[[], float] | None = None,
+) -> float:
     """Time of a layer's rest over that of its dense attention, from a stand-in timed in turns with it.
 
-    ``width`` of all heads together and ``weights`` that every token of a layer is multiplied with.
+    ``width`` of all heads together and ``weights`` that every token of a layer is multiplied with;
+    `clock` as in `Turns`.
     """
-    share, tokens = aside(lambda: _timed(case, dense, width, weights))
+    share, tokens = aside(lambda: _timed(case, dense, width, weights, clock))
     batch = case.streams * case.head_dim / width
     return share * (batch * case.tokens / tokens) / case.scale
 
 
-def _timed(case: GainCase, dense: Dense, width: int, weights: int) -> tuple[float, int]:
+def _timed(
+    case: GainCase, dense: Dense, width: int, weights: int, clock: Callable[[], float] | None
+) -> tuple[float, int]:
     block = StandInBlock.of(case, width=width, weights=weights)
     tensors = trial_tensors(case, case.timed)
-    turns = Turns(device=case.device, most=MOST_ROUNDS, enough=ENOUGH_ROUNDS, seconds=SECONDS)
     with torch.no_grad():
+        turns = turns_on(case.device, clock)
         attention, rest = least(turns.rounds([lambda: dense(*tensors), block.run]))
     return rest / attention, block.x.shape[1]

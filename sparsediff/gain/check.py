@@ -18,7 +18,11 @@ from sparsediff.gain.trial import GainTrial, random_call
 from sparsediff.kernels.turns import Run, aside, least
 from sparsediff.search import AttentionCall, Memory, Method, Step
 
+Clock = Callable[[], float]
+
 ALLOWED = 0.2
+# Runs of a few short calls are repeated for so many seconds, at most so many times as others.
+SHORT_SECONDS, SHORT_TIMES = 10.0, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +69,12 @@ class CheckedGain:
 
 
 def check_attention(
-    cases: Sequence[GainCase], methods: Sequence[Method], *, steps: int, repeat: int
+    cases: Sequence[GainCase],
+    methods: Sequence[Method],
+    *,
+    steps: int,
+    repeat: int,
+    clock: Clock = perf_counter,
 ) -> Iterator[CheckedGain]:
     """Attention of whole runs of one layer in full size, each step dense, then as the method says.
 
@@ -73,11 +82,11 @@ def check_attention(
     """
     for case in cases:
         call = random_call(case, case.whole, torch_attention)
-        times = aside(GainTrial.of(case, torch_attention).times)
+        times = aside(partial(GainTrial.of(case, torch_attention).times, clock))
         for method in methods:
             density = method.computed_density(call.grid)
             found = predict(case, times, method, density=density, steps=steps)
-            runs = [step_times(call, method, steps) for _ in range(repeat)]
+            runs = _repeated(call, method, steps, repeat, clock)
             yield CheckedGain(
                 kind="attention",
                 shape=case.words(),
@@ -90,8 +99,19 @@ def check_attention(
             )
 
 
+def _repeated(
+    call: AttentionCall, method: Method, steps: int, repeat: int, clock: Clock
+) -> list[list[tuple[float, float]]]:
+    """`step_times` of at least `repeat` runs."""
+    started = perf_counter()
+    runs = [step_times(call, method, steps, clock) for _ in range(repeat)]
+    while len(runs) < SHORT_TIMES * repeat and perf_counter() - started < SHORT_SECONDS:
+        runs.append(step_times(call, method, steps, clock))
+    return runs
+
+
 def step_times(
-    call: AttentionCall, method: Method, steps: int, clock: Callable[[], float] = perf_counter
+    call: AttentionCall, method: Method, steps: int, clock: Clock = perf_counter
 ) -> list[tuple[float, float]]:
     """Seconds of each step of a run, dense and then with `method`."""
     memory, found = Memory(), []

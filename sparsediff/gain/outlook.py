@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import exp, log
@@ -56,7 +56,22 @@ def outlook(
 
     Times come from this machine's file, or are measured now, within some seconds.
     """
-    case = GainCase(
+    case = model_case(figures, method, device, backend=backend)
+    reason = case.untimed()
+    if reason is not None:
+        return reason
+    return Outlook(
+        prediction=_prediction(case, method, model_grid(figures), figures.steps),
+        attention_share=attention_share(case, figures),
+        break_even=break_even(case, method, figures.steps),
+    )
+
+
+def model_case(
+    figures: ModelEstimate, method: Method, device: torch.device, *, backend: str = "auto"
+) -> GainCase:
+    """The self-attention of one sample of a model."""
+    return GainCase(
         tokens=figures.tokens,
         streams=figures.heads,
         head_dim=figures.head_dim,
@@ -67,22 +82,26 @@ def outlook(
         compensate=method.compensate,
         moved=method.token_order != RASTER,
     )
-    reason = case.untimed()
-    if reason is not None:
-        return reason
+
+
+def model_grid(figures: ModelEstimate) -> TokenGrid:
+    """The tokens of a model's self-attention."""
     frames, height, width = figures.grid
-    grid = TokenGrid(frames=frames, height=height, width=width, text_after=figures.text_tokens)
+    return TokenGrid(frames=frames, height=height, width=width, text_after=figures.text_tokens)
+
+
+def attention_share(
+    case: GainCase, figures: ModelEstimate, clock: Callable[[], float] | None = None
+) -> float:
+    """The part of a dense step's time that is self-attention; `clock` as in `Turns`."""
     rest = rest_over_attention(
         case,
         torch_attention,
         width=figures.heads * figures.head_dim,
         weights=figures.token_weights // figures.layers,
+        clock=clock,
     )
-    return Outlook(
-        prediction=_prediction(case, method, grid, figures.steps),
-        attention_share=1 / (1 + rest),
-        break_even=break_even(case, method, figures.steps),
-    )
+    return 1 / (1 + rest)
 
 
 def torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

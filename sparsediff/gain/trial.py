@@ -23,8 +23,8 @@ from sparsediff.search.token_order import Permutation
 Dense = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # Short calls fill the time with more rounds: what interrupts them is longer than they are.
-MOST_ROUNDS, ENOUGH_ROUNDS = 101, 3
-SECONDS = 0.8
+MOST_ROUNDS, ENOUGH_ROUNDS = 101, 9
+SECONDS = 1.0
 
 
 class _Silent:
@@ -56,8 +56,8 @@ class GainTrial:
         """A new call every time: one that has moved its tokens keeps them."""
         return replace(self.call).sparse(mask, compensate=self.case.compensate)
 
-    def times(self) -> AttentionTimes:
-        """Time every kind of call against the dense call of the same turn."""
+    def times(self, clock: Callable[[], float] | None = None) -> AttentionTimes:
+        """Time every kind of call against the dense call, all in turns; `clock` as in `Turns`."""
         case, call = self.case, self.call
         with torch.no_grad():
             lse = call.lse()
@@ -71,9 +71,7 @@ class GainTrial:
                 lambda: search.mask(mass, call.grid),
                 *(partial(self._sparse, mask) for mask in curve),
             ]
-            turns = Turns(
-                device=case.device, most=MOST_ROUNDS, enough=ENOUGH_ROUNDS, seconds=SECONDS
-            )
+            turns = turns_on(case.device, clock)
             dense, *others = least(turns.rounds(runs))
         with_lse, mass_share, choice, *sparse = (seconds / dense for seconds in others)
         return AttentionTimes(
@@ -112,6 +110,13 @@ def random_call(case: GainCase, size: CostCase, dense: Dense) -> AttentionCall:
         user_dense=partial(dense, q, k, v),
         recorder=_Silent(),
         arrangement=_shuffled(case, size.grid) if case.moved else None,
+    )
+
+
+def turns_on(device: torch.device, clock: Callable[[], float] | None = None) -> Turns:
+    """About a second of turns."""
+    return Turns(
+        device=device, most=MOST_ROUNDS, enough=ENOUGH_ROUNDS, seconds=SECONDS, clock=clock
     )
 
 

@@ -21,7 +21,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setenv("SPARSEDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sparsediff.gain.case.enabled", lambda: True)
 
-    def times(trial: GainTrial) -> AttentionTimes:
+    def times(trial: GainTrial, clock: object = None) -> AttentionTimes:
         return found.times(trial)
 
     monkeypatch.setattr(GainTrial, "times", times)

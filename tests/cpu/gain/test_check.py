@@ -64,7 +64,13 @@ def test_a_step_is_dense_and_then_sparse() -> None:
     assert recorder.ran == ["dense"] * 2 + ["sparse"] * 3
 
 
-def test_the_command(machine: Machine, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command(
+    machine: Machine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("sparsediff.gain.check.SHORT_SECONDS", 0.0)
     arguments = ["--tokens", "128,192", "--densities", "0.5", "--shape", "1x2x64x16"]
     command = ["bench", "--gain", *arguments, "--steps", "5", "--repeat", "2", "--json"]
     code = main([*command, "--output", str(tmp_path)])
