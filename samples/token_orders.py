@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -154,7 +155,12 @@ def main() -> None:
 
     found, moved = findings(ModelFiles(name=options.model), lines, options.steps, tell), costs(tell)
     command = shlex.join(["python", "samples/token_orders.py", *sys.argv[1:]])
-    machine = {"device": device_name("cpu"), "threads": torch.get_num_threads(), **versions()}
+    machine = {
+        "device": device_name("cpu"),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        **versions(),
+    }
     text = page(found, moved, command=command, machine=machine)
     if options.json:
         document = {
