@@ -29,12 +29,13 @@ class Mark:
 
     The handle is a 0-d int64 CPU tensor and not a number: torch.compile then makes one graph for all
     layers instead of one per layer. ``parts`` counts how often the processor call under way came to the
-    wrapped attention function.
+    wrapped attention function with keys of its own tokens; ``foreign`` says whether it did with others.
     """
 
     handle: Tensor
     place: Place
     parts: int = 0
+    foreign: bool = False
 
 
 class Current(threading.local):

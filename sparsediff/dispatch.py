@@ -54,6 +54,7 @@ def sparse_aware(name: str, original: Callable[..., Tensor]) -> Callable[..., Te
             return original(*args, **arguments)
         q, k, v = arguments["query"], arguments["key"], arguments["value"]
         if q.shape[1] != k.shape[1]:  # attention to something else inside the layer: image prompts
+            mark.foreign = True
             return original(**arguments)
         compiling, part = torch.compiler.is_compiling(), mark.parts
         mark.parts = part + 1

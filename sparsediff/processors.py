@@ -39,12 +39,12 @@ def _marked_class(base: Any) -> type:
         if mark is None:  # somebody made another one of its class: loading an IP adapter does
             return base_call(self, *args, **kwargs)
         CURRENT.mark = mark
-        mark.parts = 0
+        mark.parts, mark.foreign = 0, False
         try:
             if torch.compiler.is_compiling():
                 return base_call(self, *args, **kwargs)
             out = base_call(self, *args, **kwargs)
-            if not (mark.parts or chooses):
+            if not mark.parts and (mark.foreign or not chooses):
                 _missed(mark, base)
             return out
         finally:
@@ -100,11 +100,10 @@ def _names(function: Any) -> tuple[str, ...]:
 
 def _missed(mark: Mark, base: type) -> None:
     session, layer = session_of(mark.handle)
-    session.passed_over(
-        layer,
-        mark.place.timestep,
-        f"{base.__name__} computes attention without diffusers' attention dispatch",
-    )
+    reason = f"{base.__name__} computes attention without diffusers' attention dispatch"
+    if mark.foreign:  # Flux.2 Klein keeps the keys of reference images
+        reason = f"{base.__name__} takes keys that are not of its own tokens alone"
+    session.passed_over(layer, mark.place.timestep, reason)
 
 
 def shared_processors(model: nn.Module) -> set[int]:

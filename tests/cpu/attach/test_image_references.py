@@ -9,6 +9,7 @@ import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from seen_layouts import always_computed, image, watch_grids
 from tiny_pipelines import FAMILIES
+from tiny_pipelines.flux import flux2_klein_kv
 from tiny_pipelines.parts import picture
 from tiny_pipelines.qwen_image import qwen_image_edit_plus
 
@@ -110,3 +111,32 @@ def test_coordinates_are_read_once_for_a_run(
     assert reads == [(144, 3), (144, 3)]
     assert seen == {image(12, 12, before=16)}
     assert pipe.sparse_attention_report().sparse_calls == family.calls(3)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_kept_keys_of_reference_images_run_dense_with_a_reason(reference: bool) -> None:
+    """Flux.2 Klein KV: its queries are fewer than its keys, but for the references' own attention."""
+    pipe = flux2_klein_kv()
+    pipe.set_progress_bar_config(disable=True)
+    arguments = FAMILIES["flux2"].call | {"num_inference_steps": 3, "output_type": "latent"}
+    if reference:
+        arguments["image"] = picture(64, 64)
+
+    def run() -> torch.Tensor:
+        return pipe(generator=torch.Generator().manual_seed(0), **arguments)[0]
+
+    dense = run()
+    session = pipe.enable_sparse_attention("window", density=0.3, block_size=8, gate=False)
+    out = run()
+    report = session.report()
+    assert torch.equal(out, dense) is reference
+    if not reference:
+        assert (report.sparse_calls, report.fallbacks) == (3 * 3, {})
+        return
+    kept = "takes keys that are not of its own tokens alone"
+    assert report.sparse_calls == 0
+    assert report.fallbacks == {
+        "no token grid of the model's inputs describes a sequence of 1024 tokens": 3,
+        f"Flux2KVAttnProcessor {kept}": 2 * 1,
+        f"Flux2KVParallelSelfAttnProcessor {kept}": 2 * 2,
+    }

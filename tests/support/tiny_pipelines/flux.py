@@ -50,7 +50,7 @@ def flux_kontext() -> diffusers.FluxKontextPipeline:
     return diffusers.FluxKontextPipeline(**_parts())
 
 
-def flux2() -> diffusers.Flux2Pipeline:
+def _flux2_parts() -> dict[str, object]:
     torch.manual_seed(0)
     transformer = diffusers.Flux2Transformer2DModel(
         patch_size=1,
@@ -72,13 +72,22 @@ def flux2() -> diffusers.Flux2Pipeline:
         use_quant_conv=False,
         use_post_quant_conv=False,
     ).eval()
-    return diffusers.Flux2Pipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=vae,
-        text_encoder=language_model(),
-        tokenizer=chat_tokenizer(),
-        transformer=transformer,
-    )
+    return {
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+        "vae": vae,
+        "text_encoder": language_model(),
+        "tokenizer": chat_tokenizer(),
+        "transformer": transformer,
+    }
+
+
+def flux2() -> diffusers.Flux2Pipeline:
+    return diffusers.Flux2Pipeline(**_flux2_parts())
+
+
+def flux2_klein_kv() -> diffusers.Flux2KleinKVPipeline:
+    """Keeps the keys and values of reference images from the first step on."""
+    return diffusers.Flux2KleinKVPipeline(**_flux2_parts())
 
 
 def chroma() -> diffusers.ChromaPipeline:
