@@ -13,6 +13,5 @@ FACTS = (
         pipelines="Mochi 1",
         grid_rule="mochi",
         text="last",
-        graphs="the number of valid text tokens, read in every layer, decides a sequence's length",
     ),
 )

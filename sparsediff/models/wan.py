@@ -46,6 +46,14 @@ FACTS = (
         dense="the reference picture's tokens, always computed",
     ),
     ModelFacts(
+        model="ChronoEditTransformer3DModel",
+        attention=_BLOCKS,
+        layout=video_alone,
+        pipelines="ChronoEdit",
+        grid_rule="wan",
+        sides=16,
+    ),
+    ModelFacts(
         model="SkyReelsV2Transformer3DModel",
         attention=_BLOCKS,
         layout=video_alone,

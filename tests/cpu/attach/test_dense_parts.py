@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from tiny_pipelines import FAMILIES
 from tiny_pipelines.kandinsky5 import kandinsky5
 from tiny_pipelines.ltx2 import ltx2
 from tiny_pipelines.skyreels import skyreels_forcing
 
+import sparsediff.models
 from sparsediff.processors import is_marked
 
 OPTIONS: dict[str, Any] = {"density": 0.3, "block_size": 8, "gate": False}
@@ -83,3 +85,24 @@ def test_guidance_that_skips_attention_in_a_layer_is_no_fallback() -> None:
     assert report.fallbacks == {}
     assert report.dense_calls == 0
     assert report.sparse_calls == family.calls(4) + 4  # and once a step in the layer that is left
+
+
+IN_PARTS = [name for name, family in FAMILIES.items() if family.graphs]
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_diffusers_own_code_does_not_compile_into_one_graph(name: str) -> None:
+    """Where the facts say so, it is so without sparsediff."""
+    family = FAMILIES[name]
+    pipe = family.build()
+    torch._dynamo.reset()
+    for model in sparsediff.models.denoisers(pipe).values():
+        facts = sparsediff.models.facts_of(model)
+        assert facts is not None
+        assert facts.graphs
+        for layer in sparsediff.models.self_attention(model, facts):
+            block = model.get_submodule(layer.rpartition(".")[0])
+            block.compile(fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+        family.run(pipe, steps=2)
+    torch._dynamo.reset()

@@ -118,6 +118,11 @@ CASES: dict[str, list[tuple[dict[str, Any], set[TokenGrid]]]] = {
         (size(64, 48, num_frames=13), {video(2, 3, 4, before=16)}),
     ],
     "cogvideox_i2v": OF_COGVIDEOX,
+    "chronoedit": OF_WAN,
+    "hunyuan_i2v": [
+        (SQUARE, {video(3, 8, 8, after=16)}),
+        (OBLONG, {video(4, 6, 10, after=16)}),
+    ],
 }
 FLAT = [(name, call, grids) for name, cases in CASES.items() for call, grids in cases]
 

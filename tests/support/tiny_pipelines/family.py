@@ -43,12 +43,17 @@ class Family:
     def run_two(self, pipe: Any, *, steps: int, seeds: tuple[int, int]) -> torch.Tensor:
         """The final latents of the prompt twice in a batch, each row with its own noise."""
         names = [name for name in self.each if name in self.call]
-        prompts: dict[str, Any] = {name: [self.call[name]] * 2 for name in names}
+        prompts: dict[str, Any] = {name: _twice(self.call[name]) for name in names}
         if self.twice:
             prompts = {self.twice: 2}
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         arguments = self.call | prompts | {"num_inference_steps": steps}
         return _latents(pipe(generator=noise, output_type="latent", **arguments))
+
+
+def _twice(value: Any) -> Any:
+    """A text or picture in a list of two; a tensor, which has a row for every prompt, with two."""
+    return torch.cat([value] * 2) if isinstance(value, torch.Tensor) else [value] * 2
 
 
 def _latents(output: Any) -> torch.Tensor:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import torch
 
 from tiny_pipelines.family import TEXT, VIDEO, Family
-from tiny_pipelines.parts import clip_encoder, clip_tokenizer, language_model, letter_tokenizer
+from tiny_pipelines.parts import (
+    clip_encoder,
+    clip_tokenizer,
+    language_model,
+    letter_tokenizer,
+    picture,
+)
 
 
 def hunyuan_vae() -> diffusers.AutoencoderKLHunyuanVideo:
@@ -29,9 +37,9 @@ def hunyuan_vae() -> diffusers.AutoencoderKLHunyuanVideo:
     )
 
 
-def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
+def _transformer(condition: str | None = None) -> diffusers.HunyuanVideoTransformer3DModel:
     torch.manual_seed(0)
-    transformer = diffusers.HunyuanVideoTransformer3DModel(
+    return diffusers.HunyuanVideoTransformer3DModel(
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
@@ -45,9 +53,13 @@ def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
         text_embed_dim=16,
         pooled_projection_dim=8,
         rope_axes_dim=(2, 4, 4),
+        image_condition_type=condition,
     ).eval()
+
+
+def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
     return diffusers.HunyuanVideoPipeline(
-        transformer=transformer,
+        transformer=_transformer(),
         vae=hunyuan_vae(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder=language_model(),
@@ -57,6 +69,30 @@ def hunyuan_video() -> diffusers.HunyuanVideoPipeline:
     )
 
 
+def hunyuan_i2v() -> diffusers.HunyuanVideoImageToVideoPipeline:
+    """The picture is the first frame, whose tokens are modulated on their own."""
+    return diffusers.HunyuanVideoImageToVideoPipeline(
+        transformer=_transformer("token_replace"),
+        vae=hunyuan_vae(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        image_processor=None,
+    )
+
+
+def _read_prompt() -> dict[str, Any]:
+    """What a language model made of a picture and a prompt: 12 tokens and padding."""
+    noise = torch.Generator().manual_seed(0)
+    return {
+        "prompt_embeds": torch.randn(1, 16, 16, generator=noise),
+        "pooled_prompt_embeds": torch.randn(1, 8, generator=noise),
+        "prompt_attention_mask": (torch.arange(16) < 12).long()[None],
+    }
+
+
 FAMILIES = (
     Family(
         name="hunyuan_video",
@@ -64,5 +100,13 @@ FAMILIES = (
         layers=3,
         text=16,
         call=TEXT | VIDEO | {"prompt_template": {"template": "{}", "crop_start": 0}},
+    ),
+    Family(
+        name="hunyuan_i2v",
+        build=hunyuan_i2v,
+        layers=3,
+        text=16,
+        each=(*_read_prompt(), "image"),
+        call=VIDEO | _read_prompt() | {"image": picture(64, 64)},
     ),
 )

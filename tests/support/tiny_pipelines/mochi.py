@@ -50,6 +50,5 @@ FAMILIES = (
         text=16,
         guidance="one batch",
         call=GUIDED | {"num_frames": 13, "guidance_scale": 3.0},
-        graphs="the number of valid text tokens decides the length of every row's sequence",
     ),
 )

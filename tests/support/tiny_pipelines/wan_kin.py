@@ -103,6 +103,20 @@ def wan_animate() -> diffusers.WanAnimatePipeline:
     )
 
 
+def chronoedit() -> diffusers.ChronoEditPipeline:
+    """ChronoEdit: the last frame is the edited picture, the ones between show the way to it."""
+    torch.manual_seed(0)
+    transformer = diffusers.ChronoEditTransformer3DModel(
+        **SIZES, in_channels=36, image_dim=4, added_kv_proj_dim=24
+    ).eval()
+    return diffusers.ChronoEditPipeline(
+        **wan_parts(),
+        transformer=transformer,
+        image_encoder=clip_vision(4),
+        image_processor=clip_image_processor(),
+    )
+
+
 _CALL = GUIDED | {"guidance_scale": 4.0}
 _ANIMATE = {name: value for name, value in GUIDED.items() if name != "num_frames"} | {
     "image": picture(64, 64),
@@ -139,4 +153,17 @@ FAMILIES = (
         call=_CALL,
     ),
     Family(name="wan_animate", build=wan_animate, layers=2, call=_ANIMATE),
+    Family(
+        name="chronoedit",
+        build=chronoedit,
+        layers=2,
+        forwards=2,
+        guidance="two calls",
+        call=_CALL
+        | {
+            "image": picture(64, 64),
+            "enable_temporal_reasoning": True,
+            "num_temporal_reasoning_steps": 9,
+        },
+    ),
 )
