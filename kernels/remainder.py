@@ -93,6 +93,6 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     out ``[b, s, h, d]`` and lse ``[b, h, s]``; other ``[b, h, s, d]`` and other_lse ``[b, h, s]``.
     Returns ``[b, s, h, d]`` in out's dtype.
     """
-    share = torch.sigmoid(other_lse - lse)  # exp(l2) / (exp(l1) + exp(l2))
+    share = torch.sigmoid((other_lse - lse).float())  # exp(l2) / (exp(l1) + exp(l2))
     share = share.transpose(1, 2)[..., None]
     return torch.lerp(out.float(), other.transpose(1, 2), share).to(out.dtype)

@@ -60,6 +60,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         help="let left-out blocks take part as one mean key and value",
     )
     group.add_argument(
+        "--token-order",
+        metavar="ORDER",
+        help="order in which video tokens are cut into blocks: raster, tile or gilbert",
+    )
+    group.add_argument(
         "--no-strict",
         dest="strict",
         action="store_const",
@@ -110,6 +115,7 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
         "warmup",
         "refresh",
         "compensate",
+        "token_order",
         "strict",
         "online_above",
     )

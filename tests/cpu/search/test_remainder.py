@@ -67,6 +67,16 @@ def test_equals_brute_force(name: str, block: tuple[int, int], lens: list[int]) 
     torch.testing.assert_close(merged, brute_force(*tensors, mask, lens), atol=1e-5, rtol=1e-5)
 
 
+def test_float64_is_merged_in_float32() -> None:
+    noise = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(1, 26, 2, 8, generator=noise, dtype=torch.float64) for _ in range(3)]
+    chosen = torch.rand((1, 2, 7, 7), generator=noise) < 0.4
+    mask = BlockMask.from_dense(chosen, block_size=(4, 4), q_len=26, kv_len=26)
+    merged = compute("reference", tensors, mask, scale=1.0)
+    assert merged.dtype == torch.float64
+    torch.testing.assert_close(merged, brute_force(*tensors, mask, [26]), atol=1e-5, rtol=1e-5)
+
+
 def test_native_kernel_pools_itself_in_bfloat16() -> None:
     """Error budget: rounding of inputs, weights and output to 8 bits, a few 2^-8 of values near 1."""
     backend = find_backend("cpu")
