@@ -38,21 +38,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print and write; raises SparseError for bad input."""
-    rows = []
+    rows: list[Any] = []
+    about = _machine(args)
+    command = shlex.join(["sparsediff", *getattr(args, "argv", ["bench", "--gain"])])
     for row in _rows(args):
         rows.append(row)
         print(" ".join(cells(row)), file=sys.stderr)
-    about = _machine(args)
-    command = shlex.join(["sparsediff", *getattr(args, "argv", ["bench", "--gain"])])
-    document = {"schema": SCHEMA, "machine": about, "rows": [row.to_dict() for row in rows]}
-    if args.output:
-        folder = Path(args.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        plain = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        (folder / f"{PAGE}.json").write_text(plain, encoding="utf-8")
-        (folder / f"{PAGE}.md").write_text(page(rows, about, command), encoding="utf-8")
-    print(json.dumps(document, allow_nan=False) if args.json else _text(rows, about))
+        if args.output:  # after every row: a run takes minutes, and what it found stays
+            _write(Path(args.output), rows, about, command)
+    print(json.dumps(_document(rows, about), allow_nan=False) if args.json else _text(rows, about))
     return 0 if all(row.met for row in rows) else 1
+
+
+def _document(rows: list[Any], about: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "machine": about, "rows": [row.to_dict() for row in rows]}
+
+
+def _write(folder: Path, rows: list[Any], about: dict[str, Any], command: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = json.dumps(_document(rows, about), indent=1, allow_nan=False) + "\n"
+    (folder / f"{PAGE}.json").write_text(plain, encoding="utf-8")
+    (folder / f"{PAGE}.md").write_text(page(rows, about, command), encoding="utf-8")
 
 
 def _machine(args: argparse.Namespace) -> dict[str, str]:
