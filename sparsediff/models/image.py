@@ -55,6 +55,23 @@ FACTS = (
         text="first",
     ),
     ModelFacts(
+        model="AuraFlowTransformer2DModel",
+        attention=("joint_transformer_blocks.*.attn", "single_transformer_blocks.*.attn"),
+        layout=_rest_then_image,
+        pipelines="AuraFlow",
+        grid_rule="auraflow",
+        text="first",
+        more_text=8,  # registers
+    ),
+    ModelFacts(
+        model="CogView4Transformer2DModel",
+        attention=("transformer_blocks.*.attn1",),
+        layout=_rest_then_image,
+        pipelines="CogView4",
+        grid_rule="cogview4",
+        text="first",
+    ),
+    ModelFacts(
         model="PixArtTransformer2DModel",
         attention=("transformer_blocks.*.attn1",),
         layout=image_alone,

@@ -42,8 +42,12 @@ FACTS: dict[str, ModelFacts] = {
 }
 
 _LINEAR = "its attention is linear in the number of tokens, so there are no blocks to leave out"
-_SHORT = "its sequences have about a thousand tokens or fewer: leaving blocks out would gain nothing"
-_MORE_KEYS = "its self-attention has the text's keys besides its own, which block patterns do not cover"
+_SHORT = (
+    "its sequences have about a thousand tokens or fewer: leaving blocks out would gain nothing"
+)
+_MORE_KEYS = (
+    "its self-attention has the text's keys besides its own, which block patterns do not cover"
+)
 
 # Models that people may expect here, and why they are refused.
 REFUSED: dict[str, str] = {

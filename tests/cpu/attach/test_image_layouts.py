@@ -44,6 +44,10 @@ CASES: list[tuple[str, dict[str, Any], set[TokenGrid]]] = [
     # HiDream fills up an image that is no square to the largest number of tokens, here 256.
     ("hidream", {"width": 24, "height": 24}, {image(12, 12, after=48)}),
     ("hidream", {"width": 36, "height": 16}, {image(8, 18, after=256 - 8 * 18 + 48)}),
+    ("auraflow", {"width": 24, "height": 24}, {image(12, 12, before=8 + 16)}),
+    ("auraflow", {"width": 40, "height": 16}, {image(8, 20, before=8 + 16)}),
+    ("cogview4", {"width": 192, "height": 192}, {image(12, 12, before=16)}),
+    ("cogview4", {"width": 320, "height": 128}, {image(8, 20, before=16)}),
     ("pixart_sigma", {"width": 24, "height": 24}, {image(12, 12)}),
     ("pixart_sigma", {"width": 40, "height": 16}, {image(8, 20)}),
     ("pixart_alpha", {"width": 40, "height": 16}, {image(8, 20)}),

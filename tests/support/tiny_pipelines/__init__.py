@@ -20,6 +20,7 @@ from tiny_pipelines import ltx2 as _ltx2
 from tiny_pipelines import mochi as _mochi
 from tiny_pipelines import qwen_image as _qwen_image
 from tiny_pipelines import skyreels as _skyreels
+from tiny_pipelines import text_first as _text_first
 from tiny_pipelines import unet as _unet
 from tiny_pipelines import wan as _wan
 from tiny_pipelines import wan_kin as _wan_kin
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         _flux,
         _qwen_image,
         _image,
+        _text_first,
         _unet,
     )
     for family in group.FAMILIES

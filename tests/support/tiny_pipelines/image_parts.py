@@ -31,7 +31,7 @@ def make_attention_count(model: torch.nn.Module, factor: float) -> None:
     """Raise what self-attention adds: beside loud noise, small random weights would not be seen."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "attn1.to_out" in name:
+            if "attn1.to_out" in name or "attn.to_out" in name:
                 weight.mul_(factor)
 
 
