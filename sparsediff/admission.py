@@ -97,7 +97,8 @@ class Admission:
     def _refuse_broken(self, layer: int, **tensors: Tensor) -> None:
         """A broken model must not be mistaken for a broken plug-in."""
         for name, tensor in tensors.items():
-            if not bool(torch.isfinite(tensor).all()):
+            # Detached: what a look saves for gradients, checkpointing would miss in the second pass.
+            if not bool(torch.isfinite(tensor.detach()).all()):
                 raise SparseError(
                     f"{name} of {self.layers[layer]} holds NaN or infinite values, before sparse "
                     f"attention did anything. The model or its inputs are broken: check weights, "

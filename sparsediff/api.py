@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch._guards import CompileContext
 
 from sparsediff import dispatch
 from sparsediff.configuration import Choice, Configuration
@@ -134,6 +135,10 @@ def _mark_models(
 
 
 def _unwrap_when_unused() -> None:
+    compiling = CompileContext.try_get()
+    if compiling is not None:  # collected in the midst: the graph has seen the wrappers already
+        weakref.finalize(compiling, _unwrap_when_unused).atexit = False
+        return
     with _turn:
         if not any(session.enabled for session in _enabled):
             dispatch.unwrap()

@@ -102,13 +102,17 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
     mask: Tensor | None,
     timestep: Tensor | None,
     layout: Sequence[int],
+    sizes: Tensor | None,
     positions: Tensor | None,
     part: int,
     scale: float | None,
     backend: str,
     group: str,
 ) -> Tensor:
-    """`attend` as torch.compile sees it: opaque, so that every layer shares one graph."""
+    """`attend` as torch.compile sees it: opaque, so that every layer shares one graph.
+
+    `sizes`, where given, is the layout as a tensor, so that every size shares it too.
+    """
     out = attend(
         q,
         k,
@@ -116,7 +120,7 @@ def compiled_attend(  # noqa: PLR0917  (operators take positional arguments only
         handle,
         mask=mask,
         timestep=timestep,
-        layout=as_layout(layout),
+        layout=as_layout(layout if sizes is None else sizes.tolist()),
         positions=positions,
         part=part,
         scale=scale,
@@ -136,6 +140,7 @@ def _(  # noqa: PLR0917
     mask: Tensor | None,
     timestep: Tensor | None,
     layout: Sequence[int],
+    sizes: Tensor | None,
     positions: Tensor | None,
     part: int,
     scale: float | None,

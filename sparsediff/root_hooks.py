@@ -47,7 +47,9 @@ class RootHook:
         self.place.positions = positions if isinstance(positions, Tensor) else None
         timestep = inputs.get("timestep", inputs.get("timesteps"))
         self.place.timestep = timestep if isinstance(timestep, Tensor) else None
+        self.place.sizes = None
         if not torch.compiler.is_compiling():
+            self.place.sizes = torch.tensor(self.place.layout, device="cpu")
             self.session.progress.forward_begins()
             self._count_lost_layers()
 

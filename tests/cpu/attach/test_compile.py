@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from counted import OPTIONS, calls
 from tiny_pipelines import FAMILIES, wan
 from torch._dynamo.testing import CompileCounter
 
 SUPPORT = Path(__file__).parents[2] / "support"
 WAN = FAMILIES["wan"]
-OPTIONS: dict[str, Any] = {"density": 0.4, "block_size": 8, "warmup": 0.25}
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +127,71 @@ def test_disable_after_compile_is_dense() -> None:
     pipe.disable_sparse_attention()
     torch.testing.assert_close(WAN.run(pipe), dense, atol=1e-5, rtol=1e-5)
     assert len(session.log.calls) == ran
+
+
+def graphs_by_size(sparse: bool) -> list[int]:
+    """Graphs so far after a run at each of several sizes, then with more steps."""
+    torch._dynamo.reset()
+    pipe, counter, graphs = wan(), CompileCounter(), []
+    if sparse:
+        pipe.enable_sparse_attention(**OPTIONS)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+    for change in (
+        {"width": 64},
+        {"width": 128},
+        {"width": 96},
+        {"height": 128},
+        {"num_frames": 17},
+    ):
+        WAN.run(pipe, steps=2, **change)
+        graphs.append(counter.frame_count)
+    WAN.run(pipe, steps=3)
+    if sparse:
+        assert calls(pipe) == (12, 6)
+    return [*graphs, counter.frame_count]
+
+
+def test_sizes_and_steps_need_no_more_graphs_than_the_dense_model() -> None:
+    dense = graphs_by_size(sparse=False)
+    assert graphs_by_size(sparse=True) == dense
+    assert dense[0] == 1
+
+
+def test_enabling_again_needs_no_new_graph() -> None:
+    pipe, counter = wan(), CompileCounter()
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+    graphs, made = [], []
+    for _ in range(3):
+        pipe.enable_sparse_attention(**OPTIONS)
+        made.append(WAN.run(pipe))
+        assert calls(pipe) == (18, 6)
+        graphs.append(counter.frame_count)
+        pipe.disable_sparse_attention()
+        WAN.run(pipe)
+        graphs.append(counter.frame_count)
+    assert graphs == [1, 2, 2, 2, 2, 2], "one with sparse attention and one without"
+    assert torch.equal(made[0], made[2])
+
+
+def test_enabled_pipeline_collected_while_another_is_compiled() -> None:
+    """The functions that the graph in the making has seen stay until it is made."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    before = dict(_AttentionBackendRegistry._backends)
+    forgotten = [wan()]
+    forgotten[0].enable_sparse_attention(**OPTIONS)
+    wrapped = dict(_AttentionBackendRegistry._backends)
+    seen = []
+
+    def collecting(graph: Any, inputs: Any) -> Any:
+        forgotten.clear()
+        gc.collect()
+        seen.append(dict(_AttentionBackendRegistry._backends) == wrapped)
+        return graph.forward
+
+    pipe = wan()
+    pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=collecting)
+    WAN.run(pipe, steps=1)
+    assert seen[0]
+    gc.collect()
+    assert dict(_AttentionBackendRegistry._backends) == before
