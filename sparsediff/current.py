@@ -13,9 +13,9 @@ class Place:
 
     ``layout`` a `sparsediff.models.Layout`; ``sizes`` the same as an int64 CPU tensor, or None while
     the model's own forward is compiled: torch.compile makes a graph for each number that it finds in
-    a module, and one for all values of a tensor; ``positions`` the input with every token's coordinates,
-    for models that have one; ``timestep`` the noise level input; ``text`` as in `ModelFacts`. One for
-    each model; a plain object, because torch.compile follows writes to it.
+    a module, and one for all values of a tensor; ``positions`` the input with every token's
+    coordinates, for models that have one; ``timestep`` the noise level input; ``text`` as in
+    `ModelFacts`. One for each model; a plain object, because torch.compile follows writes to it.
     """
 
     def __init__(self) -> None:

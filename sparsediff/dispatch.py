@@ -116,7 +116,7 @@ def _unfit(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> str:
         "causal attention": arguments.get("is_causal"),
         "dropout": arguments.get("dropout_p"),
         "the caller wants the log-sum-exp too": arguments.get("return_lse"),
-        "the attention mask is not a tensor": not isinstance(mask, Tensor | None),
+        "the model has a block mask of its own": not isinstance(mask, Tensor | None),
         "gradients in a compiled model": compiling and needs_grad,
         "torch's attention is exchanged for this call": _exchanged(),
     }
