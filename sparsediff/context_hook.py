@@ -43,6 +43,9 @@ def _passive_hook(session: Session) -> Any:
         def __deepcopy__(self, memo: dict[int, Any]) -> ModelHook:
             return ModelHook()
 
+        def __reduce__(self) -> Any:
+            return ModelHook, ()
+
     return PassiveHook()
 
 

@@ -85,3 +85,18 @@ def test_named_backend_that_cannot_run_fails_at_the_first_step(pipe: Any) -> Non
             encoder_hidden_states=torch.zeros(1, 16, 32, dtype=torch.float64),
         )
     assert not session.enabled
+
+
+def test_set_attention_backend_beforehand(pipe: Any) -> None:
+    """What stays dense runs on the backend that was set, sparse or not."""
+    try:
+        pipe.transformer.set_attention_backend("_native_math")
+        dense = WAN.run(pipe)
+        pipe.enable_sparse_attention(**OPTIONS)
+        WAN.run(pipe)
+        assert calls(pipe) == (18, 6)
+        pipe.disable_sparse_attention()
+        assert torch.equal(WAN.run(pipe), dense)
+    finally:
+        pipe.transformer.set_attention_backend("native")  # it also sets diffusers' global default
+        pipe.transformer.reset_attention_backend()

@@ -10,8 +10,10 @@ import pytest
 import torch
 from counted import OPTIONS, calls
 from tiny_pipelines import FAMILIES, wan
+from tiny_pipelines.parts import picture
 
 import sparsediff
+from sparsediff.kernels.errors import AlreadyEnabledError
 
 WAN, WAN22, LTX = FAMILIES["wan"], FAMILIES["wan22"], FAMILIES["ltx"]
 
@@ -172,3 +174,51 @@ def test_threads_do_not_see_each_other() -> None:
         thread.join()
     assert torch.allclose(results["dense"], truth, atol=1e-5)
     assert calls(sparse) == (18, 6)
+
+
+def test_two_sparse_pipelines_in_two_threads() -> None:
+    """Other methods at the same time: each makes what it makes alone."""
+    methods = {"adaspa": OPTIONS, "window": OPTIONS | {"density": 0.3}}
+    pipes = {name: wan() for name in methods}
+    alone, together, count = {}, {}, {}
+    for name, pipe in pipes.items():
+        pipe.enable_sparse_attention(name, **methods[name])
+        alone[name] = WAN.run(pipe)
+        count[name] = calls(pipe)
+
+    def run(name: str) -> None:
+        for _ in range(3):
+            together[name] = WAN.run(pipes[name])
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in pipes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, pipe in pipes.items():
+        assert torch.equal(together[name], alone[name])
+        assert calls(pipe) == count[name] == (18, 6)
+
+
+def test_from_pipe_shares_the_transformer(pipe: Any, expected: torch.Tensor) -> None:
+    """Enabled on one pipeline, run by the other, which shares scheduler and models."""
+    pipe.enable_sparse_attention(**OPTIONS)
+    other = diffusers.WanVideoToVideoPipeline.from_pipe(pipe)
+    other.set_progress_bar_config(disable=True)
+    given = {key: value for key, value in WAN.call.items() if key != "num_frames"}
+    for _ in range(2):
+        other(
+            **given,
+            video=[picture(64, 64)] * 9,
+            strength=0.5,
+            num_inference_steps=8,
+            output_type="latent",
+        )
+        assert calls(pipe) == calls(other) == (18, 6)
+        assert [row["dense_calls"] for row in pipe.sparse_attention_report().steps] == [6, 0, 0, 0]
+        assert torch.equal(WAN.run(pipe), expected)
+    with pytest.raises(AlreadyEnabledError):
+        other.enable_sparse_attention()
+    other.disable_sparse_attention()
+    with pytest.raises(sparsediff.SparseError, match="not enabled"):
+        pipe.sparse_attention_report()

@@ -9,10 +9,13 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from counted import OPTIONS, calls
 from tiny_pipelines import FAMILIES, wan, wan_transformer
+
+import sparsediff
 
 WAN = FAMILIES["wan"]
 
@@ -99,3 +102,54 @@ def test_forgotten_pipelines_unwrap_diffusers() -> None:
     del forgotten
     gc.collect()
     assert dict(_AttentionBackendRegistry._backends) == before
+
+
+def test_saved_while_enabled_and_loaded_again(
+    pipe: Any, expected: torch.Tensor, tmp_path: Path
+) -> None:
+    pipe.enable_sparse_attention(**OPTIONS)
+    WAN.run(pipe)
+    pipe.save_pretrained(tmp_path)
+    loaded = diffusers.WanPipeline.from_pretrained(tmp_path)
+    with pytest.raises(sparsediff.SparseError, match="not enabled"):
+        loaded.sparse_attention_report()
+    loaded.enable_sparse_attention(**OPTIONS)
+    assert torch.equal(WAN.run(loaded), expected)
+    assert calls(loaded) == (18, 6)
+
+
+def test_copy_of_a_whole_pipeline(pipe: Any, expected: torch.Tensor) -> None:
+    dense = WAN.run(pipe)
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    twin = copy.deepcopy(pipe)
+    assert torch.equal(WAN.run(twin), dense)
+    assert session.log.calls == []
+    twin.enable_sparse_attention("window", **OPTIONS)
+    assert not torch.equal(WAN.run(twin), expected)
+    assert torch.equal(WAN.run(pipe), expected)
+    assert calls(pipe) == calls(twin) == (18, 6)
+    pipe.disable_sparse_attention()
+    WAN.run(twin)
+    assert calls(twin) == (18, 6)
+
+
+def test_pickled_model_is_a_plain_one(pipe: Any) -> None:
+    dense = WAN.run(pipe)
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    pipe.transformer = pickle.loads(pickle.dumps(pipe.transformer))
+    assert torch.equal(WAN.run(pipe), dense)
+    assert session.log.calls == []
+
+
+def test_another_transformer_is_enabled_anew(pipe: Any, expected: torch.Tensor) -> None:
+    dense = WAN.run(pipe)
+    old = pipe.enable_sparse_attention(**OPTIONS)
+    pipe.transformer = wan_transformer()
+    assert torch.equal(WAN.run(pipe), dense)
+    assert calls(pipe) == (0, 0)
+    pipe.enable_sparse_attention(**OPTIONS)
+    assert torch.equal(WAN.run(pipe), expected)
+    assert calls(pipe) == (18, 6)
+    pipe.disable_sparse_attention()
+    assert torch.equal(WAN.run(pipe), dense)
+    old.disable()

@@ -64,3 +64,59 @@ def test_processors_past_the_dispatcher_are_noticed(pipe: Any) -> None:
     assert (report.sparse_calls, report.dense_calls) == (0, 24)
     assert list(report.fallbacks.values()) == [24]
     assert "Direct computes attention without diffusers' attention dispatch" in report.fallbacks
+
+
+def test_fused_before_enabling(pipe: Any, expected: torch.Tensor) -> None:
+    pipe.transformer.fuse_qkv_projections()
+    pipe.enable_sparse_attention(**OPTIONS)
+    assert torch.allclose(WAN.run(pipe), expected, atol=1e-4)
+    assert calls(pipe) == (18, 6)
+    pipe.transformer.unfuse_qkv_projections()
+    assert torch.allclose(WAN.run(pipe), expected, atol=1e-4)
+    assert calls(pipe) == (18, 6)
+
+
+@pytest.mark.parametrize("fused_first", [True, False])
+def test_fusing_that_exchanges_processors(fused_first: bool) -> None:
+    """CogVideoX gets other processors when it is fused: those have to be there when enabling."""
+    family = FAMILIES["cogvideox"]
+    pipe = family.build()
+    dense = family.run(pipe)
+    if fused_first:
+        pipe.transformer.fuse_qkv_projections()
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    if not fused_first:
+        pipe.transformer.fuse_qkv_projections()
+    out = family.run(pipe)
+    report = session.report()
+    if fused_first:
+        assert (report.sparse_calls, report.dense_calls, report.fallbacks) == (6, 2, {})
+    else:
+        assert report.sparse_calls == 0
+        assert report.fallbacks == {"the attention processor was replaced": 8}
+        assert torch.allclose(out, dense, atol=1e-4)
+
+
+def test_memory_savers_that_exchange_processors() -> None:
+    """Attention slicing brings old processors into UNets, which is noticed and said."""
+    family = FAMILIES["sdxl"]
+    pipe = family.build()
+    session = pipe.enable_sparse_attention(**OPTIONS)
+    pipe.enable_attention_slicing(1)
+    family.run(pipe)
+    report = session.report()
+    assert report.sparse_calls == 0
+    assert report.fallbacks["the attention processor was replaced"] == report.dense_calls
+    pipe.disable_sparse_attention()
+    pipe.disable_attention_slicing()
+    pipe.enable_sparse_attention(**OPTIONS)
+    family.run(pipe)
+    assert calls(pipe)[0] > 0
+
+
+def test_memory_savers_that_change_nothing(pipe: Any, expected: torch.Tensor) -> None:
+    pipe.enable_sparse_attention(**OPTIONS)
+    pipe.enable_attention_slicing()
+    pipe.vae.enable_tiling()
+    assert torch.equal(WAN.run(pipe), expected)
+    assert calls(pipe) == (18, 6)
