@@ -73,9 +73,6 @@ def predictions(names: tuple[str, str, str]) -> list[tuple[int, str]]:
     ("family", "guider", "told_dense"),
     [
         pytest.param("wan", skip_layer, 0, id="wan without a block"),
-        pytest.param(
-            "qwen_image", lambda: skip_layer(skip_ff=False), 0, id="qwen without attention"
-        ),
         pytest.param("qwen_image", perturbed, 4, id="qwen with perturbed attention"),
     ],
 )
