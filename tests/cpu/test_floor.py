@@ -31,7 +31,7 @@ def test_the_floor_is_tested(text: str) -> None:
     newest = pinned("constraints.txt").get(name)
     assert bound.operator == ">="
     assert newest is None or newest >= Version(bound.version)
-    if name == "torch":  # its floor has no build for the CPU on PyPI: constraints-floor.txt
+    if name == "torch":  # its floor has no plain build for the CPU: constraints-floor.txt
         assert pinned("constraints-floor.txt")[name] == newest
     else:
         assert pinned("constraints-floor.txt")[name] == Version(bound.version)
