@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsediff.kernels.errors import SparseError
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.offline.sampled_steps import SampledSteps
@@ -134,9 +135,16 @@ class Profiling(Method):
         return Schedule(warmup=self.steps.starts[0], dense_layers=self.dense_layers)
 
     def attend(self, call: AttentionCall, memory: Memory) -> Tensor:
-        """Dense; at a sampled step also the mass."""
+        """Dense; at a sampled step also the mass. Raises SparseError for calls on several grids."""
         record = self.record
         record.grid = record.grid or call.grid
+        if call.grid != record.grid:
+            raise SparseError(
+                f"A plan is for one token grid; attention of this model is on {record.grid} and on "
+                f"{call.grid}. Its layers see several sequences, or its text is as long as the prompt "
+                f"and another length for the negative one. Use a method that needs no plan, such as "
+                f"adaspa."
+            )
         if self.schedule.is_dense(call.step, call.depth):
             return call.dense()
         bucket, profile = self.steps.bucket(call.step), record.layers.get(call.layer)
