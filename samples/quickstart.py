@@ -14,7 +14,7 @@ MODEL = Path(__file__).parent / "models" / "shapes-wan"
 
 def main(model: str = str(MODEL), output: str = "quickstart.mp4") -> sparsediff.RunReport:
     """Generate one sparse video, write it, and say what ran sparse."""
-    pipe = WanPipeline.from_pretrained(model, dtype=torch.bfloat16)
+    pipe = WanPipeline.from_pretrained(model)
     pipe.enable_sparse_attention(density=0.25)  # compute a quarter of the blocks
     video = pipe(
         "a red circle moving right",

@@ -63,7 +63,7 @@ class SparseVDiT(Method):
             value, planned = getattr(self, name), getattr(self.table, name)
             if value not in (-1, planned):
                 raise SparseError(
-                    f"{name}={value!r}: this plan was searched for {name}={planned!r}. Leave it out, "
+                    f"{name}={value!r}: this plan was searched for {name}={planned:g}. Leave it out, "
                     f"or search a plan for it."
                 )
             object.__setattr__(self, name, planned)

@@ -50,8 +50,9 @@ class RunReport:
             f"self-attention calls ran sparse",
             f"  density     {self.density:.3f} over the run, {self.sparse_density:.3f} in sparse calls",
             f"  kernels     {_counts(self.backends) or 'none'}",
-            f"  fallbacks   {_counts(self.fallbacks) or 'none'}",
+            f"  fallbacks   {'' if self.fallbacks else 'none'}".rstrip(),
         ]
+        lines += [f"    {count} x {reason}" for reason, count in self.fallbacks.items()]
         if self.balance:
             lines.append(
                 f"  processes   {self.balance['processes']:.0f}, the busiest computes "
@@ -72,6 +73,6 @@ def _counts(counts: dict[str, int]) -> str:
 def _decision(found: dict[str, Any]) -> str:
     """One prediction of the gate and what it decided, in a line."""
     return (
-        f"{found['tokens']:,} tokens: attention predicted at {found['ratio']:.2f} of dense, "
-        f"{'sparse' if found['pays'] else 'dense'}"
+        f"{found['tokens']:,} tokens: attention predicted to take {found['ratio']:.2f} of dense "
+        f"attention's time, so {'sparse' if found['pays'] else 'dense'}"
     )

@@ -181,7 +181,9 @@ class Session:
             self.log = RunLog()
             total = self.progress.step.total
             if total is not None and self.method.schedule.dense_steps(total) >= total:
-                self.fell_back(f"all of the {total} steps are dense steps: lower warmup")
+                self.fell_back(
+                    f"warmup keeps all steps dense ({total}); take more steps or lower warmup"
+                )
         if self.progress.seen == {layer}:  # first layer of a forward
             self.admission.new_forward()
 
@@ -203,7 +205,7 @@ class Session:
         self.log.fallbacks[reason] += 1
         if reason not in self._warned:
             self._warned.add(reason)
-            logger.warning("sparse attention runs dense here: %s", reason)
+            logger.warning("attention runs dense here: %s", reason)
 
     def noted(self, text: str) -> None:
         """Put a sentence into the report of the run; the log gets it once."""

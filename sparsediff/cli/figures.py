@@ -72,7 +72,10 @@ def _rows(result: GenerationResult) -> list[tuple[str, ...]]:
 
 def _decision(found: Mapping[str, Any]) -> tuple[str, str]:
     """What the gate decided for a length, and why."""
-    words = f"{found['tokens']:,} tokens: attention predicted at {found['ratio']:.2f} of dense"
+    words = (
+        f"{found['tokens']:,} tokens: attention predicted to take {found['ratio']:.2f} of dense "
+        f"attention's time"
+    )
     return ("sparse", words) if found["pays"] else ("dense", f"{words}; --no-gate runs sparse")
 
 

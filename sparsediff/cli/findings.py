@@ -77,26 +77,26 @@ def _gain(model: dict[str, Any]) -> list[tuple[str, str]]:
             f"multiply-adds took equally long (not timed: {gain['unknown']})"
         )
         return [("speed-up", words)]
-    least = gain["break_even"]
     return [
         (
             "attention time",
-            f"{gain['ratio']:.2f} of dense in {gain['steps']} steps at density "
-            f"{gain['density']:.2f}, {max(0.0, gain['search_share']):.2f} of it to search; timed "
-            f"here: {gain['case']}",
+            f"{gain['ratio']:.2f} of dense attention's in {gain['steps']} steps at density "
+            f"{gain['density']:.2f}, of which {max(0.0, gain['search_share']):.2f} finds the patterns; "
+            f"from times measured here, for {gain['case']}",
         ),
         (
             "speed-up",
             f"about {gain['speedup']:.2f}x in the denoising loop; attention is "
             f"{gain['attention_share']:.0%} of a dense step's time here",
         ),
-        (
-            "pays",
-            f"{'yes' if gain['pays'] else 'no'}; from about {least:,} tokens on"
-            if least is not None
-            else "no, at no length that was timed",
-        ),
+        ("pays", _pays(gain)),
     ]
+
+
+def _pays(gain: dict[str, Any]) -> str:
+    if gain["break_even"] is not None:
+        return f"{'yes' if gain['pays'] else 'no'}; from about {gain['break_even']:,} tokens on"
+    return "yes" if gain["pays"] else "no, at no length that was timed"
 
 
 def _verdict(found: dict[str, Any]) -> str:

@@ -21,5 +21,7 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:
 
 
 def _mostly_numbers(column: Sequence[str]) -> bool:
-    cells = [cell for cell in column if cell]
-    return sum(cell[0].isdigit() for cell in cells) * 2 > len(cells)
+    cells = [cell.split() for cell in column if cell]
+    # "0.200 in the 48 calls that" begins with a digit and is a sentence; "1.5 GiB" is a number.
+    numbers = sum(len(words) <= 2 and words[0][0].isdigit() for words in cells)
+    return numbers * 2 > len(cells)

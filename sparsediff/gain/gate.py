@@ -55,11 +55,14 @@ class Gate:
     def _predicted(
         self, case: GainCase, call: AttentionCall, dense: UserAttention
     ) -> Prediction | None:
+        total = call.step.total
+        if total is not None and not self.method.work(total).sparse:
+            return None  # dense by schedule, which the session says
         times = self._measured(case, call, dense)
         density = self.method.computed_density(call.grid)
         found = None
         if times is not None:
-            found = predict(case, times, self.method, density=density, steps=call.step.total)
+            found = predict(case, times, self.method, density=density, steps=total)
         if call.share is None:
             return found
         ratio = torch.tensor([nan if found is None else found.ratio], device=call.q.device)

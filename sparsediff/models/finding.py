@@ -47,8 +47,9 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     if not found:
         names = sorted({type(model).__name__ for model in models.values()}) or ["no model"]
         reasons = "".join(f" {name}: {REFUSED[name]}." for name in names if name in REFUSED)
+        where = "" if isinstance(target, nn.Module) else f" in {type(target).__name__}"
         raise UnsupportedModelError(
-            f"Nothing to accelerate: {', '.join(names)} in {type(target).__name__} is not supported."
+            f"Nothing to accelerate: {', '.join(names)}{where} is not supported."
             f"{reasons} Supported models: {', '.join(FACTS)} (sparsediff.supported_models())."
         )
     return found

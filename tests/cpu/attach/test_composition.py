@@ -144,7 +144,10 @@ def test_schedule_without_a_sparse_step_says_so(pipe: Any) -> None:
     WAN.run(pipe)
     report = pipe.sparse_attention_report()
     assert report.sparse_calls == 0
-    assert "all of the 4 steps are dense steps" in next(iter(report.fallbacks))
+    assert report.fallbacks == {
+        "warmup keeps all steps dense (4); take more steps or lower warmup": 1
+    }
+    assert report.predictions == []
 
 
 def test_context_manager_restores_on_error(pipe: Any) -> None:

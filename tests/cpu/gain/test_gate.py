@@ -55,7 +55,9 @@ def test_below_break_even_all_is_dense_and_said_once(
     assert "gate=False" in reason
     assert "larger size" in reason
     assert [record.getMessage().count(reason) for record in caplog.records] == [1]
-    assert f"{found['tokens']} tokens: attention predicted at {found['ratio']:.2f}" in str(report)
+    assert f"{found['tokens']} tokens: attention predicted to take {found['ratio']:.2f}" in str(
+        report
+    )
 
 
 def test_above_break_even_the_run_is_the_one_without_a_gate(

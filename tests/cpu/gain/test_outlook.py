@@ -89,7 +89,10 @@ def test_break_even_and_the_text(machine: Machine, capsys: pytest.CaptureFixture
     assert main(["doctor", "--model", SAMPLE, "--size", "64x64x5"]) == 0
     text = capsys.readouterr().out
     assert f"yes; from about {gain['break_even']} tokens on" in text
-    assert f"{gain['ratio']:.2f} of dense in 20 steps at density {gain['density']:.2f}" in text
+    assert (
+        f"{gain['ratio']:.2f} of dense attention's in 20 steps at density {gain['density']:.2f}"
+        in text
+    )
     assert f"about {gain['speedup']:.2f}x in the denoising loop" in text
 
 
