@@ -129,8 +129,8 @@ class Progress:
     def _progress(self, total: int | None) -> float:
         if total:
             return min(1.0, self._index / total)
-        if self._first_noise <= 0:
-            return 0.0
+        if self._first_noise <= 0:  # Lumina is told how much noise is gone: from 0 to 1
+            return self._noise[0] if 0 < self._noise[0] <= 1 else 0.0
         return min(1.0, max(0.0, 1.0 - self._noise[0] / self._first_noise))
 
 

@@ -34,6 +34,19 @@ def test_model_enabled_alone_in_a_pipeline(pipe: Any, expected: torch.Tensor) ->
     assert ltx.sparse_attention_report().sparse_calls > 0
 
 
+def test_timesteps_that_rise_are_followed() -> None:
+    """Lumina is told what share of the noise is gone: 0, 1/4, 1/2 and 3/4 of four steps."""
+    lumina = FAMILIES["lumina2"]
+    pipe = lumina.build()
+    session = pipe.transformer.enable_sparse_attention(**(OPTIONS | {"warmup": 0.3}))
+    for _ in range(2):
+        lumina.run(pipe)
+        steps = session.report().steps
+        per_step = lumina.calls(1)
+        assert [row["dense_calls"] for row in steps] == [per_step, per_step, 0, 0]
+        assert [row["sparse_calls"] for row in steps] == [0, 0, per_step, per_step]
+
+
 @torch.no_grad()
 def test_bare_model_called_by_hand() -> None:
     model = wan_transformer()
