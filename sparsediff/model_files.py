@@ -63,16 +63,17 @@ class ModelFiles:
 
         Raises UnsupportedModelError when there is none; nothing but model_index.json is read.
         """
-        from sparsediff.models import supported_models
+        from sparsediff.models import refusal, supported_models
 
         known = supported_models()
         components = self.components()
         found = {name: cls for name, cls in components.items() if cls in known}
         if not found:
+            classes = sorted(set(components.values()))
             raise UnsupportedModelError(
                 f"{self.name} is a {self.index().get('_class_name', 'pipeline')} with "
-                f"{', '.join(sorted(set(components.values()))) or 'no components'}; none of them is "
-                f"supported. Supported models: {', '.join(known)}."
+                f"{', '.join(classes) or 'no components'}; none of them is supported. "
+                f"{refusal(classes)}"
             )
         return found
 

@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         description="Versions, device and kernel backends with the reason why one cannot be used. With "
         "--model also tokens, memory, the share of attention and, by times that are measured once, "
         "whether sparse attention pays here; only configs are read, no weights. "
-        "Exit code 1 when the model cannot run sparse here.",
+        "Exit code 1 when the model cannot run sparse here, or nothing can be said before it runs.",
     )
     p.add_argument("--model", help="pipeline folder or Hub id")
     p.add_argument("--size", metavar="WxHxF", help="pixels and frames, such as 832x480x81")

@@ -77,12 +77,13 @@ def _gain(model: dict[str, Any]) -> list[tuple[str, str]]:
             f"multiply-adds took equally long (not timed: {gain['unknown']})"
         )
         return [("speed-up", words)]
+    text = " with the text" if model["text_tokens"] else ""
     return [
         (
             "attention time",
             f"{gain['ratio']:.2f} of dense attention's in {gain['steps']} steps at density "
-            f"{gain['density']:.2f}, of which {max(0.0, gain['search_share']):.2f} finds the patterns; "
-            f"from times measured here, for {gain['case']}",
+            f"{gain['density']:.2f}{text}, of which {max(0.0, gain['search_share']):.2f} finds the "
+            f"patterns; from times measured here, for {gain['case']}",
         ),
         (
             "speed-up",

@@ -5,6 +5,7 @@ from sparsediff.models.finding import (
     denoisers,
     facts_of,
     head_shape,
+    refusal,
     self_attention,
     unwrapped,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "denoisers",
     "facts_of",
     "head_shape",
+    "refusal",
     "self_attention",
     "supported_models",
     "unwrapped",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -46,13 +46,17 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     found = {name: model for name, model in models.items() if facts_of(model) is not None}
     if not found:
         names = sorted({type(model).__name__ for model in models.values()}) or ["no model"]
-        reasons = "".join(f" {name}: {REFUSED[name]}." for name in names if name in REFUSED)
         where = "" if isinstance(target, nn.Module) else f" in {type(target).__name__}"
         raise UnsupportedModelError(
-            f"Nothing to accelerate: {', '.join(names)}{where} is not supported."
-            f"{reasons} Supported models: {', '.join(FACTS)} (sparsediff.supported_models())."
+            f"Nothing to accelerate: {', '.join(names)}{where} is not supported. {refusal(names)}"
         )
     return found
+
+
+def refusal(names: Iterable[str]) -> str:
+    """Why model classes are refused, where that is known, and which are supported."""
+    reasons = "".join(f"{name}: {REFUSED[name]}. " for name in names if name in REFUSED)
+    return f"{reasons}Supported models: {', '.join(FACTS)} (sparsediff.supported_models())."
 
 
 def head_shape(module: Any) -> tuple[int, int]:

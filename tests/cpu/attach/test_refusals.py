@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import diffusers
 import pytest
 import torch
@@ -10,6 +13,7 @@ from untouched import states
 
 import sparsediff
 from sparsediff.kernels.errors import UnsupportedModelError
+from sparsediff.model_files import ModelFiles
 from sparsediff.models import FACTS, REFUSED
 
 
@@ -82,6 +86,14 @@ def test_linear_attention_is_refused_and_the_pipeline_untouched() -> None:
 def test_a_refused_model_by_itself() -> None:
     with pytest.raises(UnsupportedModelError, match="attention is linear"):
         sparsediff.enable_sparse_attention(sana().transformer)
+
+
+def test_a_refused_model_that_is_not_loaded(tmp_path: Path) -> None:
+    entry = ["diffusers", "SanaTransformer2DModel"]
+    index = {"_class_name": "SanaPipeline", "transformer": entry}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedModelError, match=r"attention is linear.*Supported models: Wan"):
+        ModelFiles(name=str(tmp_path)).denoisers()
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -53,6 +53,14 @@ def test_json_without_a_dense_run_has_nulls(make_result):
     assert found["sparse_seconds"] == pytest.approx(1.0)
 
 
+def test_sentences_that_begin_with_a_figure_stand_left():
+    rows = [("a", "1.5 GiB", "0.2 in the 48 calls"), ("b", "12 GiB", "1,280 tokens, of 0.5")]
+    assert table(rows).splitlines() == [
+        "  a  1.5 GiB  0.2 in the 48 calls",
+        "  b   12 GiB  1,280 tokens, of 0.5",
+    ]
+
+
 def test_printed_table_is_plain_and_aligned(make_result):
     text = figures(make_result(fallbacks={"odd mask": 2}), {"sparse": "out/s.mp4"})
     assert "\x1b" not in text

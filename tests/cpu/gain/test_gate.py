@@ -60,6 +60,19 @@ def test_below_break_even_all_is_dense_and_said_once(
     )
 
 
+def test_a_run_that_warmup_keeps_dense_is_not_judged(machine: Machine, dense: torch.Tensor) -> None:
+    machine.setup = SLOW
+    pipe = wan()
+    session = pipe.enable_sparse_attention(**OPTIONS | {"warmup": 0.9})
+    assert torch.equal(WAN.run(pipe), dense)
+    report = session.report()
+    assert (report.sparse_calls, report.dense_calls) == (0, CALLS)
+    assert report.predictions == []
+    [reason] = report.fallbacks
+    assert reason.startswith("warmup keeps all steps dense")
+    assert f"  fallbacks\n    1 x {reason}" in str(report)
+
+
 def test_above_break_even_the_run_is_the_one_without_a_gate(
     machine: Machine, sparse: torch.Tensor
 ) -> None:
