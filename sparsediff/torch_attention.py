@@ -50,8 +50,17 @@ def through_session(base: Any) -> Callable[..., Any]:
     # torch.compile guards on the module that a function says it is from, whose F is torch's.
     names.pop("__name__", None)
     return types.FunctionType(
-        call.__code__, names, call.__name__, call.__defaults__, call.__closure__
+        _copied(call.__code__), names, call.__name__, call.__defaults__, call.__closure__
     )
+
+
+def _copied(code: types.CodeType) -> types.CodeType:
+    """The same code, its inner functions included, as objects of its own.
+
+    torch.compile keeps what it made of a function with the code, though it needs the function's names.
+    """
+    inner = (_copied(x) if isinstance(x, types.CodeType) else x for x in code.co_consts)
+    return code.replace(co_consts=tuple(inner))
 
 
 def _calls_torch(call: types.FunctionType) -> bool:
