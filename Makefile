@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu kernel-gates lint types check wheel floor bench fidelity plans models clean
+.PHONY: setup demo test test-gpu kernel-gates lint types check wheel floor quantised bench fidelity plans models clean
 
 setup: $(SETUP)
 
@@ -45,6 +45,18 @@ kernel-gates: setup $(OLD_TRITON)/.ready
 	KERNEL_GATE=static $(GATE)
 	$(OLD_GATE) KERNEL_GATE=interpreter $(GATE)
 	$(OLD_GATE) KERNEL_GATE=static $(GATE)
+
+# Quantised weights, by torchao in a folder of its own: diffusers loads it wherever it finds it, with
+# warnings that nobody else has to read.
+TORCHAO = $(VENV)/torchao-0.18.0
+
+$(TORCHAO)/.ready: $(SETUP)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(TORCHAO) torchao==0.18.0
+	touch $@
+
+quantised: setup $(TORCHAO)/.ready
+	PYTHONPATH="$(CURDIR)/$(TORCHAO)" $(BIN)/python -c "import torchao.quantization"  # else it is skipped
+	PYTHONPATH="$(CURDIR)/$(TORCHAO)" $(BIN)/pytest -q -n 0 tests/cpu/attach/test_offload.py -k quantised
 
 lint: setup
 	$(BIN)/ruff check .

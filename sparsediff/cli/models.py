@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from sparsediff.models import ModelFacts
 
 SCHEMA = "sparsediff.models/1"
-_TEXT = {"none": "apart", "first": "before", "last": "after"}
+# Where the text stands beside the video, in words.
+TEXT = {"none": "apart", "first": "before", "last": "after"}
 
 
 def add_parser(commands: Any) -> None:
@@ -58,7 +59,7 @@ def matrix() -> str:
 
 
 def _row(facts: ModelFacts) -> tuple[str, ...]:
-    return f"`{facts.model}`", facts.pipelines, _TEXT[facts.text], facts.dense
+    return f"`{facts.model}`", facts.pipelines, TEXT[facts.text], facts.dense
 
 
 def listing() -> str:

@@ -70,9 +70,12 @@ def test_support_matrix_is_the_facts() -> None:
 def test_models_page_covers_every_family() -> None:
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if " | " in line][1:]
-    assert len(rows) == len(FAMILIES)
-    assert {name for row in rows for name in row[1].split(", ")} == set(supported_models())
-    assert all(cell.startswith("yes") for row in rows for cell in row[3:])
+    assert [row[0] for row in rows] == list(FAMILIES)
+    classes = {name.strip("`") for row in rows for name in row[2].split(", ")}
+    assert classes == set(supported_models())
+    alone = {name for name, family in FAMILIES.items() if family.alone}
+    assert {row[0] for row in rows if row[7] == "none"} == alone
+    assert all(cell.startswith(("yes", "none")) for row in rows for cell in row[4:])
 
 
 def test_option_defaults() -> None:
@@ -85,7 +88,15 @@ def test_option_defaults() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/plans.md", "samples/README.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/models.md",
+        "docs/parallel.md",
+        "docs/plans.md",
+        "samples/README.md",
+    ],
 )
 def test_links_resolve(path: str) -> None:
     text = (ROOT / path).read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from sparsediff.cli.models import TEXT
 from sparsediff.models import FACTS, REFUSED, denoisers
 
 HEAD = """# Models
@@ -15,12 +16,12 @@ Written by `make models`, which runs the tests of the columns; with {versions}.
 * *= dense*: with density 1.0 the latents are those of dense attention, by three methods
 * *sparse*: at density 0.3 every call after the dense steps ran sparse, and was counted
 * *undo*: after disabling, model and results are bit for bit as before
-* *batch*: a row of a batch of two equals the same prompt alone
+* *batch*: a row of a batch of two equals the same prompt alone; "none": the pipeline takes no batch
 * *guidance*: the branches of classifier-free guidance keep patterns of their own, in the style named
 * *compiled*: `torch.compile` of the blocks makes as many graphs as without sparse attention
 
-| pipeline | model class | text | = dense | sparse | undo | batch | guidance | compiled |
-|---|---|---|---|---|---|---|---|---|
+| family | pipeline | model class | text | = dense | sparse | undo | batch | guidance | compiled |
+|---|---|---|---|---|---|---|---|---|---|
 """
 TESTS = (
     "test_density_one_equals_dense",
@@ -47,9 +48,8 @@ class Outcomes:
     def cell(self, family: str, test: str) -> str:
         """What the table says of a test."""
         found = self.by_family.get(family, {}).get(test, set())
-        return {frozenset({"passed"}): "yes", frozenset(): "not run"}.get(
-            frozenset(found), "**no**"
-        )
+        words = {("passed",): "yes", ("skipped",): "none", (): "not run"}
+        return words.get(tuple(sorted(found)), "**no**")
 
 
 def write(path: Path, outcomes: Outcomes) -> None:
@@ -70,10 +70,11 @@ def _rows(outcomes: Outcomes) -> str:
         models = {type(model).__name__ for model in denoisers(pipe).values()}
         cells: Mapping[str, str] = {test: outcomes.cell(family.name, test) for test in TESTS}
         shown = dict(cells)
-        shown[TESTS[4]] += f", {family.guidance}" if family.guidance != "none" else ", none"
+        shown[TESTS[4]] += f", {family.guidance}" if family.guidance != "none" else ", no guidance"
         shown[TESTS[5]] += " (several graphs)" if family.graphs else ""
-        text = {FACTS[model].text for model in models}
-        columns = [type(pipe).__name__, ", ".join(sorted(models)), ", ".join(text), *shown.values()]
+        text = {TEXT[FACTS[model].text] for model in models}
+        classes = ", ".join(f"`{model}`" for model in sorted(models))
+        columns = [family.name, type(pipe).__name__, classes, ", ".join(text), *shown.values()]
         lines.append(f"| {' | '.join(columns)} |\n")
     return "".join(lines)
 
