@@ -127,9 +127,9 @@ class Session:
             padding, arrangement, reason = self.admission.admit(
                 layer, q, k, v, mask=attention_mask, grid=grid
             )
-        except SparseError:
+        except SparseError as error:
             self.disable()
-            raise
+            raise type(error)(f"{error} Sparse attention is disabled again.") from error
         if reason or grid is None:
             tokens = q.shape[1]
             if grid and self.admission.fits_one_block(tokens) and has_larger_grid(layout, tokens):

@@ -37,5 +37,7 @@ def test_tokens(name: str, side: int, text: int, tmp_path: Path) -> None:
 
 
 def test_a_unet_has_no_estimate(tmp_path: Path) -> None:
-    with pytest.raises(SparseError, match="UNet2DConditionModel: its layers see the image at several"):
+    with pytest.raises(
+        SparseError, match="UNet2DConditionModel: its layers see the image at several"
+    ):
         estimated("sdxl", tmp_path, (192, 192))
