@@ -16,6 +16,7 @@ from sparsediff.model_configs import CallDefaults, skeletons
 from sparsediff.model_files import ModelFiles
 from sparsediff.models import ModelFacts, facts_of, head_shape, self_attention
 from sparsediff.token_size import Size, TokenSize, beside_grid
+from sparsediff.token_weights import token_weights
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _IMAGE_SIDE = 1024
@@ -143,7 +144,9 @@ def _figures(
     model = parts[next(iter(chosen))]
     layers, heads, inner = _attention(model)
     tokens, blocks = sequence.tokens, sequence.blocks
-    share = _attention_share(model, tokens, layers * inner)
+    weights = token_weights(model, _predictable(model))
+    attended = 2 * tokens * layers * inner  # multiply-adds of q k^T and p v for a token
+    share = attended / (attended + weights)
     parameters = {part: _size(module) for part, module in parts.items()}
     width, height, frames = sequence.size
     return ModelEstimate(
@@ -159,7 +162,7 @@ def _figures(
         heads=heads,
         head_dim=inner // heads,
         blocks=blocks,
-        token_weights=_token_weights(model),
+        token_weights=weights,
         steps=steps,
         attention_share=share,
         density=density,
@@ -184,17 +187,6 @@ def _attention(model: nn.Module) -> tuple[int, int, int]:
     layers: list[Any] = list(self_attention(model, facts).values()) if facts else []
     heads, dim = head_shape(layers[0])
     return len(layers), heads, heads * dim
-
-
-def _attention_share(model: nn.Module, tokens: int, widths: int) -> float:
-    """Multiply-adds of q k^T and p v among all; the rest is one per weight and token."""
-    attention = 2 * tokens * tokens * widths
-    return attention / (attention + tokens * _token_weights(model))
-
-
-def _token_weights(model: nn.Module) -> int:
-    """Weights without those of norms, whose modulation is one product for the whole sample."""
-    return sum(p.numel() for name, p in model.named_parameters() if "norm" not in name)
 
 
 def _activations(model: nn.Module, tokens: int, inner: int) -> int:

@@ -16,6 +16,7 @@ from sparsediff.kernels.turns import aside, least
 # Operations of the block that is timed: by CPU thread, and on a GPU.
 PER_THREAD, ON_A_GPU = 1e10, 1.5e13
 _LEAST_TOKENS = 128
+_ALIGNED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,8 @@ class StandInBlock:
         """For so many weights a layer; fewer tokens than the case has where those would take long."""
         limit = ON_A_GPU if case.device.type == "cuda" else PER_THREAD * torch.get_num_threads()
         tokens = min(case.timed.grid.tokens, max(_LEAST_TOKENS, int(limit / (2 * weights))))
-        hidden = max(1, round((weights - 4 * width**2) / (2 * width)))
+        # As wide as models are: a matrix product of a crooked width takes half as long again.
+        hidden = max(1, round((weights - 4 * width**2) / (2 * width * _ALIGNED))) * _ALIGNED
 
         def full(*shape: int, value: float) -> Tensor:
             return torch.full(shape, value, device=case.device, dtype=case.dtype)

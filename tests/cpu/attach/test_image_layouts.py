@@ -60,7 +60,10 @@ CASES: list[tuple[str, dict[str, Any], set[TokenGrid]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "call", "expected"), CASES, ids=lambda value: str(value)[:40])
+# Sets have no order, and so no name that two processes agree on.
+@pytest.mark.parametrize(
+    ("name", "call", "expected"), CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)]
+)
 def test_grids(
     name: str, call: dict[str, Any], expected: set[TokenGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,9 @@ def test_sample_model(capsys, sample):
     assert (model["layers"], model["heads"], model["head_dim"]) == (6, 6, 32)
     # 4 n^2 d against 2 n P, by hand
     attention, rest = 6 * 2 * 2304**2 * 192, 2304 * model["token_weights"]
-    assert 0.99 < model["token_weights"] / model["parameters"]["transformer"] < 1  # norms are small
+    # Four projections of self-attention, query and output of the other, and the feed-forward layer.
+    layer = 6 * 192 * (192 + 1) + 2 * 192 * 768 + 192 + 768
+    assert model["token_weights"] == 6 * layer
     assert model["attention_share"] == pytest.approx(attention / (attention + rest))
 
 

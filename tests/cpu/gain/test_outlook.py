@@ -128,9 +128,11 @@ CASE = GainCase(tokens=192, streams=6, head_dim=32, dtype=torch.float32, device=
 
 
 def test_a_stand_in_block_has_the_weights_it_is_given() -> None:
+    """As nearly as a feed-forward layer of a multiple of 64 allows: half a step of two matrices."""
     found = block.StandInBlock.of(CASE, width=192, weights=600_000)
     weights = 4 * found.square.numel() + found.up.numel() + found.down.numel()
-    assert weights == pytest.approx(600_000, rel=0.001)
+    assert found.up.shape[0] % 64 == 0
+    assert abs(weights - 600_000) <= 64 * 192
     out = found.run()
     assert out.shape == (1, 192, 192)
     assert bool(out.isfinite().all())
