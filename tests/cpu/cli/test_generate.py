@@ -104,7 +104,9 @@ def _runner(pipe, **changes):
 def test_a_run_that_stays_dense_is_an_error(pipe, sample):
     runner = _runner(pipe, num_frames=5, num_inference_steps=1)
     request = GenerationRequest(model=sample)
-    with pytest.raises(SparseError, match=r"No attention call ran sparse.*warmup keeps all steps dense .1."):
+    with pytest.raises(
+        SparseError, match=r"No attention call ran sparse.*warmup keeps all steps dense .1."
+    ):
         compare.measure(runner, request)
     assert session_on(pipe.transformer) is None
 
