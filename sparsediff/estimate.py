@@ -98,7 +98,7 @@ def estimate(
     )
     steps = usual.whole("num_inference_steps", _STEPS)
     dtype = dtype or recipe.dtype or "bfloat16"
-    return _figures(files, parts, sequence, steps=steps, density=density, dtype=dtype)
+    return _figures(files, parts, sequence, facts, steps=steps, density=density, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +135,7 @@ def _figures(
     files: ModelFiles,
     parts: Mapping[str, nn.Module],
     sequence: _Sequence,
+    facts: ModelFacts,
     *,
     steps: int,
     density: float,
@@ -142,9 +143,9 @@ def _figures(
 ) -> ModelEstimate:
     chosen = files.denoisers()
     model = parts[next(iter(chosen))]
-    layers, heads, inner = _attention(model)
+    layers, heads, inner = _attention(model, facts)
     tokens, blocks = sequence.tokens, sequence.blocks
-    weights = token_weights(model, _predictable(model))
+    weights = token_weights(model, facts)
     attended = 2 * tokens * layers * inner  # multiply-adds of q k^T and p v for a token
     share = attended / (attended + weights)
     parameters = {part: _size(module) for part, module in parts.items()}
@@ -181,10 +182,9 @@ def _kept_bytes(model: Any, heads: int, sequence: _Sequence, density: float) -> 
     return branches * heads * (4 * sequence.tokens + 4 * sequence.blocks**2 * density)
 
 
-def _attention(model: nn.Module) -> tuple[int, int, int]:
+def _attention(model: nn.Module, facts: ModelFacts) -> tuple[int, int, int]:
     """Self-attention layers, heads of one, and the width of all heads together."""
-    facts = facts_of(model)
-    layers: list[Any] = list(self_attention(model, facts).values()) if facts else []
+    layers: list[Any] = list(self_attention(model, facts).values())
     heads, dim = head_shape(layers[0])
     return len(layers), heads, heads * dim
 

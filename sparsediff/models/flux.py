@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sparsediff.models.facts import ModelFacts
-from sparsediff.models.hunyuan import JOINT
-from sparsediff.models.layouts import text_then_flat_image
+from sparsediff.models.layouts import JOINT, text_then_flat_image
 
 FACTS = (
     ModelFacts(

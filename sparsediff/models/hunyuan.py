@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparsediff.models.facts import REST, Layout, ModelFacts
-from sparsediff.models.layouts import video_grid, video_then_rest, video_then_text
-
-JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
+from sparsediff.models.layouts import JOINT, video_grid, video_then_rest, video_then_text
 
 # FramePack's patches of the past, finest last; what does not fill one is padded.
 _HISTORY = {

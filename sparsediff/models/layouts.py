@@ -9,6 +9,9 @@ from sparsediff.models.facts import REST, Layout, LayoutRule
 
 Inputs = Mapping[str, Any]
 
+# Where text and video share self-attention: blocks with a stream for each, then blocks with one.
+JOINT = ("transformer_blocks.*.attn", "single_transformer_blocks.*.attn")
+
 
 def patch(model: Any) -> tuple[int, int, int]:
     """Latent frames, rows and columns that the model takes as one token, from its config."""
