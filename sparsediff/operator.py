@@ -72,6 +72,8 @@ def attend(
         dense = UserAttention(
             name=backend, function=function, q=q, k=k, v=v, mask=mask, scale=scale
         )
+        if session.paused:
+            return dense()
         return session.attend(
             layer,
             q,
