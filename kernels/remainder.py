@@ -65,19 +65,39 @@ def remainder_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention of every query over the pooled blocks that `mask` does not compute.
 
+    Over unselected blocks only, so that no mass counts twice; returns as `pooled_attention` does.
+    """
+    rows = mask.block_size[0]
+    return pooled_attention(q, pooled, scale=scale, rows=rows, computed=mask.to_dense())
+
+
+def pooled_attention(
+    q: Tensor,
+    pooled: PooledBlocks,
+    *,
+    scale: float,
+    rows: int,
+    computed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of every query over pooled blocks (the pooled branch of Video-BLADE §3.1).
+
     A block of n tokens enters with score q·mean(k) * scale + ln n and value mean(v): exact where its
-    keys are alike (the pooled branch of Video-BLADE §3.1, over unselected blocks only, so that no
-    mass counts twice). Returns float32 output ``[b, h, s, d]`` and natural-log LSE ``[b, h, s]``.
+    keys are alike. `computed` bool ``[b or 1, h or 1, m, n]``: the blocks that take no part for `rows`
+    queries at a time; None for none. Returns float32 output ``[b, h, s, d]`` and natural-log LSE ``[b,
+    h, s]``; a query without any block gives 0 and -inf.
     """
     batch, tokens, heads = q.shape[:3]
     keys, values = (x.transpose(1, 2).float() for x in (pooled.keys, pooled.values))
-    bias = pooled.log_count[:, None, None, :].masked_fill(mask.to_dense(), -torch.inf)
+    bias = pooled.log_count[:, None, None, :]
+    if computed is not None:
+        bias = bias.masked_fill(computed, -torch.inf)
     queries = q.transpose(1, 2).float() * scale
-    rows = mask.block_size[0]
     per_chunk = max(1, _CHUNK // (batch * heads * rows * keys.shape[2]))
     outputs, lses = [], []
-    for first in range(0, mask.q_blocks, per_chunk):
-        part = bias[:, :, first : first + per_chunk].repeat_interleave(rows, dim=2)
+    for first in range(0, block_count(tokens, rows), per_chunk):
+        part = bias
+        if computed is not None:
+            part = bias[:, :, first : first + per_chunk].repeat_interleave(rows, dim=2)
         chunk = queries[:, :, first * rows : (first + per_chunk) * rows]
         scores = chunk @ keys.mT + part[:, :, : chunk.shape[2]]
         lse = scores.logsumexp(dim=-1)

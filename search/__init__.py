@@ -9,6 +9,7 @@ if __name__ == "search":
     )
 
 from sparsediff.search.adaspa import AdaSpa
+from sparsediff.search.blade_asa import BladeASA
 from sparsediff.search.call import AttentionCall
 from sparsediff.search.method import Memory, Method
 from sparsediff.search.patterns.pattern_table import PatternTable, PlannedHead
@@ -20,13 +21,14 @@ from sparsediff.search.true_mass import TrueMass
 from sparsediff.search.window import Window
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (AdaSpa, Window, RandomBlocks, TrueMass)
+    method.name: method for method in (AdaSpa, BladeASA, Window, RandomBlocks, TrueMass)
 }
 
 __all__ = [
     "METHODS",
     "AdaSpa",
     "AttentionCall",
+    "BladeASA",
     "Memory",
     "Method",
     "PatternTable",

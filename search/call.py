@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsediff.kernels import dense_attention_lse
 from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.global_tokens import with_global_tokens
 from sparsediff.kernels.inputs import AttentionInputs, MassInputs
 from sparsediff.kernels.mass import measure
 from sparsediff.kernels.registry import choose
@@ -18,6 +19,7 @@ from sparsediff.kernels.remainder import attention, pool_blocks
 from sparsediff.search.arrangement import Arrangement
 from sparsediff.search.faint_keys import FaintKeys
 from sparsediff.search.head_share import HeadShare
+from sparsediff.search.sampled_probe import Probe
 from sparsediff.search.schedule import Step
 from sparsediff.search.token_grid import TokenGrid
 
@@ -130,10 +132,33 @@ class AttentionCall:
         with _as_given(self.q):
             return measure(inputs, backend="auto", query_stride=query_stride)
 
-    def sparse(self, mask: BlockMask, *, compensate: bool = False) -> Tensor:
+    def probe(self, probe: Probe) -> Tensor:
+        """Scores of the video's block pairs: fp32 ``[b, h, m, n]``, 0 for pairs that touch text."""
+        with torch.no_grad(), _as_given(self.q):
+            q, k = (x.detach() for x in self.arranged("q", "k"))
+            return probe.scores(
+                q,
+                k,
+                self.grid,
+                heads=self._head_numbers(),
+                place=(self.layer, self.step.index),
+                scale=self.scale,
+                lens=self.kv_lens,
+            )
+
+    def _head_numbers(self) -> Tensor:
+        """`heads` as int64 ``[h]``, made where the tensors are: a list would make a GPU wait."""
+        if self.share is None:
+            return torch.arange(self.q.shape[2], device=self.q.device)
+        return self.share.own(torch.arange(self.share.total, device=self.q.device)[None])[0]
+
+    def sparse(
+        self, mask: BlockMask, *, compensate: bool = False, global_window: int | None = None
+    ) -> Tensor:
         """Attention over the blocks of `mask` only: ``[b, s, h, d]``.
 
-        With `compensate`, every block left out takes part as one mean key and one mean value.
+        With `compensate`, every block left out takes part as one mean key and one mean value; with
+        `global_window`, every so many tokens do, whether they are left out or not.
         """
         q, k, v = self.arranged("q", "k", "v")
         with _as_given(q):
@@ -144,11 +169,13 @@ class AttentionCall:
                 mask=mask,
                 scale=self.scale,
                 kv_lens=self.kv_lens,
-                return_lse=self.faint is not None,
+                return_lse=self.faint is not None or global_window is not None,
                 pooled=pool_blocks(k, v, mask.block_size[1], self.kv_lens) if compensate else None,
             )
             backend = choose(self.backend, inputs)
             out, lse = attention(backend, inputs)
+            if global_window is not None and lse is not None:
+                out, lse = with_global_tokens(inputs, out, lse, global_window)
         self.recorder.ran_sparse(self, mask, backend.name)
         return self.restored(self._with_faint(out, lse))
 

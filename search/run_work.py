@@ -21,6 +21,9 @@ class RunWork:
     sparse: int
     dense_with_lse: int = 0
     searches: float = 0.0
+    probes: int = 0
+    probed: float = 0.0
+    pooled: float = 0.0
 
 
 def scheduled(schedule: Schedule, steps: int) -> RunWork:

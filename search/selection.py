@@ -36,6 +36,16 @@ def head_budgets(recall: Tensor, keep: int, columns: int, threshold: float) -> T
     return keep + budget_change(keep, columns) * change
 
 
+def energy_budgets(scores: Tensor, total: Tensor, energy: float, least: int) -> Tensor:
+    """How many of the best blocks hold `energy` of a row's total score (Video-BLADE, arXiv 2508.10774).
+
+    scores ``[b, h, m, most]``, best first and none below 0; total ``[b, h, m]``. The fewest that reach
+    it, at least `least` and at most all that are listed: int64 ``[b, h, m]``.
+    """
+    short = scores.cumsum(dim=-1) < energy * total[..., None]
+    return (short.sum(dim=-1) + 1).clamp(min(least, scores.shape[-1]), scores.shape[-1])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankedBlocks:
     """The best key blocks of the video for every query block, best first.
@@ -67,7 +77,10 @@ class RankedBlocks:
         return held / mass.sum(dim=(-2, -1)).clamp(min=torch.finfo(mass.dtype).tiny)
 
     def mask(self, keep: Tensor | int) -> BlockMask:
-        """BlockMask of the best `keep` (an int or ``[b, h]``) and of all that touches text (§1.6)."""
+        """BlockMask of the best `keep` and of all that touches text (§1.6).
+
+        `keep` an int, or int64 ``[b, h]`` by head or ``[b, h, m]`` by row.
+        """
         lead, trail = self.grid.text_edges(self.block_size)
         device, rows = self.blocks.device, self.blocks.shape[2]
         chosen = self.blocks.to(torch.int32)  # half the bytes to sort
@@ -75,7 +88,8 @@ class RankedBlocks:
             counts = torch.full(chosen.shape[:3], keep, dtype=torch.int32, device=device)
             chosen = chosen[..., :keep]
         else:
-            counts = keep[..., None].to(torch.int32).expand(chosen.shape[:3])
+            by_row = keep if keep.ndim == 3 else keep[..., None]
+            counts = by_row.to(torch.int32).expand(chosen.shape[:3])
             rank = torch.arange(chosen.shape[3], device=device)
             chosen = chosen.where(rank < counts[..., None], rows)  # behind every block
         edges = torch.arange(rows, dtype=torch.int32, device=device)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparsediff.report import RunReport
     from sparsediff.search import (
         AdaSpa,
+        BladeASA,
         RandomBlocks,
         Schedule,
         SparseVDiT,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaSpa",
+    "BladeASA",
     "BlockMask",
     "PatternPlan",
     "RandomBlocks",
@@ -62,6 +64,7 @@ _HOMES = {
     "sparsediff.report": ("RunReport",),
     "sparsediff.search": (
         "AdaSpa",
+        "BladeASA",
         "RandomBlocks",
         "Schedule",
         "SparseVDiT",

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 # Written out because asking the registry imports torch; a test compares them.
-METHOD_NAMES = ("adaspa", "window", "random", "true-mass")
+METHOD_NAMES = ("adaspa", "blade-asa", "window", "random", "true-mass")
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 

@@ -81,6 +81,8 @@ def predict(
     search = times.mass / getattr(method, "query_stride", 1) + times.choice
     sparse = times.sparse.at(density)
     searching = work.searches * search + work.dense_with_lse * times.dense_with_lse
+    searching += work.probes * (work.probed * times.mass + times.choice)
+    sparse += work.pooled * times.dense_with_lse
     spent = work.dense + work.sparse * sparse + searching
     replaced = total - work.dense - work.sparse  # dense calls that also gave the LSE
     return Prediction(
