@@ -1,0 +1,1 @@
+"""Sparse-aware step distillation: few steps and sparse attention, trained together without data."""

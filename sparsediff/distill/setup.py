@@ -1,0 +1,137 @@
+"""Setup: from a pipeline, prompts and settings to everything a training round needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sparsediff.distill.conditions import ConditionRecorder, Conditions, Inputs
+from sparsediff.distill.grid import StepGrid
+from sparsediff.distill.matching import TrajectoryMatching
+from sparsediff.distill.noise import Noise, noise_of
+from sparsediff.distill.roles import FullRoles, LoraRoles, Role, Roles
+from sparsediff.distill.settings import DistillSettings
+from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.kernels.errors import SparseError
+from sparsediff.models import denoisers
+from sparsediff.search import METHODS, Method
+
+# Methods that decide each call by itself: a training step is not part of a run.
+STATELESS = ("blade-asa", "window", "random")
+_SPARSE_ROLES: dict[str, tuple[Role, ...]] = {
+    "both": ("student", "fake"),
+    "student": ("student",),
+    "none": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Setup:
+    """``model`` the pipeline's denoiser, ``component`` its name; ``guidance`` of the teacher."""
+
+    pipe: Any
+    component: str
+    model: nn.Module
+    scheduler: Any
+    levels: Noise
+    grid: StepGrid
+    inputs: Inputs
+    conditions: Sequence[Conditions]
+    guidance: float
+    method: Method | None
+    roles: Roles
+    matching: TrajectoryMatching
+
+    @classmethod
+    def of(cls, pipe: Any, prompts: Sequence[str], settings: DistillSettings) -> Setup:
+        """Encode the prompts, put the student's scheduler into the pipeline, make the roles.
+
+        Raises SparseError for pipelines and settings that do not go together.
+        """
+        component, model = _only_denoiser(pipe)
+        method = sparse_method(settings)
+        scheduler = student_scheduler(pipe.scheduler, settings.steps, settings.shift)
+        pipe.scheduler = scheduler
+        levels = noise_of(scheduler)
+        call = dict(settings.call)
+        guidance = call.get("guidance_scale") if settings.guidance is None else settings.guidance
+        if guidance is not None:
+            call["guidance_scale"] = guidance
+        recorder = ConditionRecorder(pipe, model, call, steps=settings.steps)
+        conditions = [recorder.record(prompt) for prompt in prompts]
+        grid = StepGrid.of(scheduler, levels)
+        return cls(
+            pipe=pipe,
+            component=component,
+            model=model,
+            scheduler=scheduler,
+            levels=levels,
+            grid=grid,
+            inputs=recorder.inputs,
+            conditions=conditions,
+            guidance=1.0 if guidance is None else float(guidance),
+            method=method,
+            roles=_roles(model, method, settings),
+            matching=TrajectoryMatching(
+                levels=levels,
+                grid=grid,
+                churn=settings.churn,
+                separate=settings.separate,
+                huber=settings.huber,
+                normalise=settings.normalise,
+                nearness=settings.nearness,
+            ),
+        )
+
+
+def sparse_method(settings: DistillSettings) -> Method | None:
+    """The method of the settings, None for dense; SparseError for one that cannot be trained with."""
+    if settings.method is None or settings.sparse_in == "none":
+        return None
+    options = dict(settings.method)
+    name = options.pop("name", None)
+    if name not in STATELESS:
+        raise SparseError(
+            f"method={name!r}: a student is trained one step at a time, so its attention must decide "
+            f"each call by itself. Choose one of {', '.join(STATELESS)}, or none."
+        )
+    method = METHODS[name]().with_options(**options)
+    if method.warmup or method.dense_layers:
+        raise SparseError(
+            f"warmup={method.warmup:g}, dense_layers={method.dense_layers}: every step and layer of a "
+            f"student is sparse in training, so it must be when it is used. Leave both at 0."
+        )
+    return method
+
+
+def _only_denoiser(pipe: Any) -> tuple[str, nn.Module]:
+    models = denoisers(pipe)
+    if len(models) != 1:
+        raise SparseError(
+            f"{type(pipe).__name__} has {len(models)} denoising models ({', '.join(models)}); "
+            f"distillation trains one. Models with two, such as Wan 2.2's, are not supported."
+        )
+    return next(iter(models.items()))
+
+
+def _roles(model: nn.Module, method: Method | None, settings: DistillSettings) -> Roles:
+    from sparsediff.api import enable_sparse_attention
+
+    def sparse(target: nn.Module) -> Any:
+        # Without the gate: what is trained must not depend on how fast this machine is.
+        return enable_sparse_attention(target, method or "blade-asa", gate=False)
+
+    roles = _SPARSE_ROLES[settings.sparse_in]
+    if settings.lora_rank == 0:
+        return FullRoles(model, session_of=sparse if method else None, sparse=roles)
+    return LoraRoles(
+        model,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        targets=settings.lora_targets,
+        session=sparse(model) if method else None,
+        sparse=roles,
+    )
