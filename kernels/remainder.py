@@ -91,20 +91,29 @@ def pooled_attention(
     bias = pooled.log_count[:, None, None, :]
     if computed is not None:
         bias = bias.masked_fill(computed, -torch.inf)
+    # The logarithm of an empty sum has no gradient: rows without a block get one, which is cut off.
+    empty = bias.isneginf().all(dim=-1, keepdim=True)
+    bias = bias.masked_fill(empty, 0.0)
     queries = q.transpose(1, 2).float() * scale
     per_chunk = max(1, _CHUNK // (batch * heads * rows * keys.shape[2]))
     outputs, lses = [], []
     for first in range(0, block_count(tokens, rows), per_chunk):
-        part = bias
-        if computed is not None:
-            part = bias[:, :, first : first + per_chunk].repeat_interleave(rows, dim=2)
         chunk = queries[:, :, first * rows : (first + per_chunk) * rows]
-        scores = chunk @ keys.mT + part[:, :, : chunk.shape[2]]
+        part, none = (
+            _by_query(x, slice(first, first + per_chunk), rows, chunk.shape[2])
+            for x in (bias, empty)
+        )
+        scores = chunk @ keys.mT + part
         lse = scores.logsumexp(dim=-1)
-        weights = (scores - lse.clamp(min=torch.finfo(lse.dtype).min)[..., None]).exp()
-        outputs.append(weights @ values)
-        lses.append(lse)
-    return torch.cat(outputs, dim=2)[:, :, :tokens], torch.cat(lses, dim=2)[:, :, :tokens]
+        out = (scores - lse[..., None]).exp() @ values
+        outputs.append(out.masked_fill(none, 0.0))
+        lses.append(lse.masked_fill(none[..., 0], -torch.inf))
+    return torch.cat(outputs, dim=2), torch.cat(lses, dim=2)
+
+
+def _by_query(x: Tensor, part: slice, rows: int, queries: int) -> Tensor:
+    """The rows of ``[b, h, m, n]`` that are `part`, for each of their queries; one row is for all."""
+    return x if x.shape[2] == 1 else x[:, :, part].repeat_interleave(rows, dim=2)[:, :, :queries]
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
@@ -113,6 +122,7 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     out ``[b, s, h, d]`` and lse ``[b, h, s]``; other ``[b, h, s, d]`` and other_lse ``[b, h, s]``.
     Returns ``[b, s, h, d]`` in out's dtype.
     """
+    other_lse = other_lse.clamp(min=torch.finfo(other_lse.dtype).min)  # -inf less -inf is no number
     share = torch.sigmoid((other_lse - lse).float())  # exp(l2) / (exp(l1) + exp(l2))
     share = share.transpose(1, 2)[..., None]
     return torch.lerp(out.float(), other.transpose(1, 2), share).to(out.dtype)

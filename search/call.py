@@ -80,7 +80,10 @@ class AttentionCall:
         return self.q.shape[2] if self.share is None else self.share.total
 
     def arranged(self, *names: str) -> tuple[Tensor, ...]:
-        """Those of "q", "k" and "v" that are named, in the arranged order; each is moved only once."""
+        """Those of "q", "k" and "v" that are named, in the arranged order; each is moved only once.
+
+        Not to be called first where gradients are off: what is moved there is cut off from the model.
+        """
         if self.arrangement is None:
             return tuple(getattr(self, name) for name in names)
         for name in names:
@@ -105,16 +108,16 @@ class AttentionCall:
             with _as_given(self.q):
                 out, lse = dense_attention_lse(self.q, self.k, self.v, scale=self.scale)
             return out, self.arrangement.tokens.moved(lse, dim=2)
-        out, lse = self._arranged_dense()
+        out, lse = self._dense_lse(*self.arranged("q", "k", "v"))
         return self.restored(self._with_faint(out, lse)), lse
 
     def lse(self) -> Tensor:
         """The exact log-sum-exp of every query row, fp32 ``[b, h, s]``, without counting a call."""
-        with torch.no_grad():
-            return self._arranged_dense()[1]
-
-    def _arranged_dense(self) -> tuple[Tensor, Tensor]:
         q, k, v = self.arranged("q", "k", "v")
+        with torch.no_grad():
+            return self._dense_lse(q, k, v)[1]
+
+    def _dense_lse(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         with _as_given(q):
             return dense_attention_lse(q, k, v, scale=self.scale, kv_lens=self.kv_lens)
 
@@ -134,8 +137,8 @@ class AttentionCall:
 
     def probe(self, probe: Probe) -> Tensor:
         """Scores of the video's block pairs: fp32 ``[b, h, m, n]``, 0 for pairs that touch text."""
-        with torch.no_grad(), _as_given(self.q):
-            q, k = (x.detach() for x in self.arranged("q", "k"))
+        q, k = self.arranged("q", "k")
+        with torch.no_grad(), _as_given(q):
             return probe.scores(
                 q,
                 k,

@@ -105,6 +105,28 @@ def test_a_sparse_call_is_exact(name: str, order: str, where: str) -> None:
     torch.testing.assert_close(out, oracle(found, mask.to_dense()), **EXACT)
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("order", ["raster", "gilbert"])
+def test_gradients_reach_what_a_search_looked_at(name: str, order: str) -> None:
+    """Tokens that a search moves with gradients off must not be those that attention computes with."""
+    found, recorder, qkv = arranged(GRIDS["text last"], order)
+    for x in qkv:
+        x.requires_grad_()
+    method = METHODS[name](density=0.4, block_size=BLOCK, warmup=0.0, token_order=order)
+    method.attend(found, Memory()).sin().sum().backward()
+    mine = [x.grad for x in qkv]
+    assert recorder.ran == ["sparse"]
+    for x in qkv:
+        x.grad = None
+    oracle(found, recorder.masks[0].to_dense()).sin().sum().backward()
+    for gradient, x in zip(mine, qkv, strict=True):
+        assert gradient is not None
+        assert x.grad is not None
+        assert x.grad.abs().max() > 0.1
+        # float64, but for what is summed in another order; scores up to 100 pass their error on.
+        torch.testing.assert_close(gradient, x.grad, atol=1e-10, rtol=1e-10)
+
+
 @pytest.mark.parametrize("choice", [0, 1])
 def test_moved_text_and_its_padding(choice: int) -> None:
     grid = GRIDS["both"]
