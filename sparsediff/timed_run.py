@@ -73,7 +73,7 @@ class Runner:
                 output_type="np" if decode else "latent",
                 **call,
             )
-        return TimedRun(seconds=clock.seconds(), frames=_frames(output) if decode else None)
+        return TimedRun(seconds=clock.seconds(), frames=frames_of(output) if decode else None)
 
     @property
     def steps(self) -> int:
@@ -149,7 +149,7 @@ def _explained(pipe: Any) -> Iterator[None]:
         ) from error
 
 
-def _frames(output: Any) -> Tensor:
+def frames_of(output: Any) -> Tensor:
     """The first video or the first image of a pipeline's output, ``[f, h, w, c]`` in [0, 1]."""
     if getattr(output, "frames", None) is not None:
         frames = torch.as_tensor(output.frames[0])

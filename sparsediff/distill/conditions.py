@@ -6,6 +6,7 @@ come as the pipeline makes them, and nothing here knows a family.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ class ConditionRecorder:
                 f"{type(model).__name__} takes {', '.join(self.names)}; distillation needs a model "
                 f"that takes noisy latents ({' or '.join(_NOISY)}) and a timestep."
             )
+        self.own_sigmas = False  # whether the pipeline gives its scheduler the noise levels
         one, two = (self._first_step([""] * count, {}) for count in (1, 2))
         self.batched = _batched(one[0].rest, two[0].rest)
         self.inputs = self._inputs(one[0])
@@ -151,17 +153,26 @@ class ConditionRecorder:
             calls.append(Call(noisy=noisy, timestep=torch.as_tensor(timestep), rest=told))
             return Transformer2DModelOutput(sample=torch.zeros_like(noisy))
 
-        before = vars(self.model).get("forward")
+        scheduler, before = self.pipe.scheduler, vars(self.model).get("forward")
         self.model.forward = answer
+        scheduler.set_timesteps = self._noting_sigmas(scheduler.set_timesteps)
         bar = getattr(self.pipe, "_progress_bar_config", {})
         self.pipe.set_progress_bar_config(disable=True)
         try:
             yield
         finally:
             self.pipe.set_progress_bar_config(**{"disable": False, **bar})
-            del self.model.forward
+            del self.model.forward, scheduler.set_timesteps
             if before is not None:
                 self.model.forward = before
+
+    def _noting_sigmas(self, set_timesteps: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(set_timesteps)  # pipelines ask for its parameters
+        def noting(*args: Any, **kwargs: Any) -> None:
+            self.own_sigmas |= kwargs.get("sigmas") is not None
+            set_timesteps(*args, **kwargs)
+
+        return noting
 
     def _inputs(self, call: Call) -> Inputs:
         timestep = call.timestep

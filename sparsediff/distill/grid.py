@@ -12,7 +12,7 @@ from sparsediff.kernels.errors import SparseError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepGrid:
-    """Times of a run's steps, falling; step n goes from ``times[n]`` to ``times[n + 1]``, the last to 0.
+    """Times of a run's steps, falling to 0; step n goes from ``times[n]`` to ``times[n + 1]``.
 
     Raises SparseError unless they fall.
     """
@@ -41,8 +41,8 @@ class StepGrid:
         stride = noise.steps // len(times)
         if any(start - end != stride for start, end in pairwise([*times, 0.0])):
             raise SparseError(
-                f"{type(scheduler).__name__} steps by {stride} of {noise.steps} training steps, but its "
-                f"timesteps are {[int(t) - 1 for t in times]}. Take a number of steps that divides "
+                f"{type(scheduler).__name__} steps by {stride} of {noise.steps} training steps, but "
+                f"its timesteps are {[int(t) - 1 for t in times]}. Take a number of steps that divides "
                 f"{noise.steps}, with timestep_spacing='trailing'."
             )
         return cls(times=(*times, 0.0))

@@ -11,7 +11,7 @@ from sparsediff.distill.settings import DistillSettings
 
 
 class Learner:
-    """AdamW with betas (0, 0.95) as in TDM and BLADE, its learning rate, and the norm of its gradients."""
+    """AdamW with betas (0, 0.95) as in TDM and BLADE, its rate, the norm of its gradients."""
 
     def __init__(
         self, parameters: dict[str, nn.Parameter], rate: float, settings: DistillSettings

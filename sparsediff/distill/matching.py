@@ -42,7 +42,7 @@ class TrajectoryMatching:
     nearness: float = 0.0
 
     def states(self, student: Denoise, x: Tensor, picks: Tensor, draws: Draws) -> State:
-        """Roll the student out from noise ``[b, ...]``; the picked steps ``[b, n]`` as ``[b n, ...]``."""
+        """Roll the student out from noise ``[b, ...]``; the steps `picks` ``[b, n]`` of it."""
         last = int(picks.max()) + 1
         rolled = roll_out(
             student, self.levels, self.grid, x, last=last, churn=self.churn, draws=draws
@@ -87,7 +87,5 @@ class TrajectoryMatching:
         fresh = draws.normal(clean) if self.churn else noise
         place = step_down(clean, noise, end, self.churn, fresh)
         share = draws.uniform(clean.device)
-        level = self.levels.at(
-            noisier_times(state, self.levels, share, separate=self.separate)
-        )
+        level = self.levels.at(noisier_times(state, self.levels, share, separate=self.separate))
         return diffuse(place, end, level, draws.normal(clean)), level

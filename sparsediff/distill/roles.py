@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.session import Session
@@ -25,6 +26,9 @@ class Roles(Protocol):
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """The parameters that training `role` changes, by name."""
 
+    def trained(self, role: Role) -> nn.Module:
+        """The model of a role without accelerate's wrapping."""
+
     def called(self, role: Role) -> nn.Module:
         """What is called for a role: the model as accelerate wrapped it."""
 
@@ -36,6 +40,9 @@ class Roles(Protocol):
 
     def rest(self) -> None:
         """An iteration is over: nothing of it has to be remembered."""
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Let student and fake begin as an earlier student, by the names of its own parameters."""
 
 
 class LoraRoles:
@@ -79,9 +86,11 @@ class LoraRoles:
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """The adapter of a role."""
-        return {
-            name: value for name, value in self.model.named_parameters() if f".{role}." in name
-        }
+        return {name: value for name, value in self.model.named_parameters() if f".{role}." in name}
+
+    def trained(self, role: Role) -> nn.Module:
+        """The base."""
+        return self.model
 
     def called(self, role: Role) -> nn.Module:
         """The base, as accelerate wrapped it."""
@@ -99,6 +108,11 @@ class LoraRoles:
         """Free what the session keeps of a run."""
         if self.session is not None:
             self.session.end_run()
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Put an earlier adapter's weights, ``layer.lora_A.weight``, into both adapters."""
+        for role in TRAINED:
+            _copy(self.parameters(role), weights, f".{role}")
 
     @contextmanager
     def playing(self, role: Role) -> Iterator[nn.Module]:
@@ -147,6 +161,10 @@ class FullRoles:
         """All parameters of the model of a role."""
         return dict(self.models[role].named_parameters())
 
+    def trained(self, role: Role) -> nn.Module:
+        """The model of a role."""
+        return self.models[role]
+
     def called(self, role: Role) -> nn.Module:
         """The model of a role, as accelerate wrapped it."""
         return self.wrapped[role]
@@ -167,10 +185,30 @@ class FullRoles:
         for session in self.sessions.values():
             session.end_run()
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Put an earlier student's weights into both models."""
+        for role in TRAINED:
+            _copy(self.parameters(role), weights, "")
+
     @contextmanager
     def playing(self, role: Role) -> Iterator[nn.Module]:
         """The model of a role."""
         yield self.wrapped[role]
+
+
+def _copy(values: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor], mark: str) -> None:
+    """Copy weights into parameters, whose names have `mark` in addition."""
+    wanted = {name.replace(mark, "", 1) if mark else name: value for name, value in values.items()}
+    wrong = set(wanted) ^ set(weights)
+    wrong |= {n for n in set(wanted) & set(weights) if wanted[n].shape != weights[n].shape}
+    if wrong:
+        raise SparseError(
+            f"The earlier student does not fit: {len(wrong)} weights are missing, too many or of "
+            f"another shape, such as {min(wrong)}. Use its rank and its layers."
+        )
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(weights[name])
 
 
 def _density(session: Session | None, *, dense: bool) -> Any:

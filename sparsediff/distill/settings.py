@@ -76,8 +76,8 @@ class DistillSettings:
     def __post_init__(self) -> None:
         for name in ("lora_targets", "validation_prompts"):  # JSON has no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in _COUNTS:
-            _check_whole(name, getattr(self, name), least=_COUNTS[name])
+        for name, least in _COUNTS.items():
+            _check_whole(name, getattr(self, name), least=least)
         for name, (low, high) in _RANGES.items():
             _check_real(name, getattr(self, name), low, high)
         for name, choices in _CHOICES.items():

@@ -17,6 +17,7 @@ from sparsediff.distill.settings import DistillSettings
 from sparsediff.distill.student_scheduler import student_scheduler
 from sparsediff.kernels.errors import SparseError
 from sparsediff.models import denoisers
+from sparsediff.plans import Fingerprint
 from sparsediff.search import METHODS, Method
 
 # Methods that decide each call by itself: a training step is not part of a run.
@@ -30,16 +31,22 @@ _SPARSE_ROLES: dict[str, tuple[Role, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Setup:
-    """``model`` the pipeline's denoiser, ``component`` its name; ``guidance`` of the teacher."""
+    """``model`` the pipeline's denoiser, ``component`` its name, ``base`` what tells it from others;
+    ``guidance`` of the teacher.
+
+    ``own_sigmas``: the pipeline, not the scheduler's configuration, makes the noise levels.
+    """
 
     pipe: Any
     component: str
+    base: Fingerprint
     model: nn.Module
     scheduler: Any
     levels: Noise
     grid: StepGrid
     inputs: Inputs
     conditions: Sequence[Conditions]
+    own_sigmas: bool
     guidance: float
     method: Method | None
     roles: Roles
@@ -53,25 +60,29 @@ class Setup:
         """
         component, model = _only_denoiser(pipe)
         method = sparse_method(settings)
-        scheduler = student_scheduler(pipe.scheduler, settings.steps, settings.shift)
-        pipe.scheduler = scheduler
-        levels = noise_of(scheduler)
+        base = Fingerprint.of(pipe)  # before adapters change the names of its weights
         call = dict(settings.call)
         guidance = call.get("guidance_scale") if settings.guidance is None else settings.guidance
         if guidance is not None:
             call["guidance_scale"] = guidance
         recorder = ConditionRecorder(pipe, model, call, steps=settings.steps)
+        scheduler = pipe.scheduler = student_scheduler(
+            pipe.scheduler, settings.steps, settings.shift, own_sigmas=recorder.own_sigmas
+        )
+        levels = noise_of(scheduler)
         conditions = [recorder.record(prompt) for prompt in prompts]
         grid = StepGrid.of(scheduler, levels)
         return cls(
             pipe=pipe,
             component=component,
+            base=base,
             model=model,
             scheduler=scheduler,
             levels=levels,
             grid=grid,
             inputs=recorder.inputs,
             conditions=conditions,
+            own_sigmas=recorder.own_sigmas,
             guidance=1.0 if guidance is None else float(guidance),
             method=method,
             roles=_roles(model, method, settings),

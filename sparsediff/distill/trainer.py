@@ -139,7 +139,9 @@ class Trainer:
                     self.accelerator.backward(loss)
             total += float(self.accelerator.reduce(loss.detach(), reduction="mean"))
         if not math.isfinite(total):
-            raise NotFiniteError(f"The loss of the {role} is {total} at iteration {self.iteration}.")
+            raise NotFiniteError(
+                f"The loss of the {role} is {total} at iteration {self.iteration}."
+            )
         norm = self.learners[role].update(self.accelerator)
         if not math.isfinite(norm):
             raise NotFiniteError(
@@ -190,9 +192,7 @@ class Trainer:
         return clean
 
     @torch.no_grad()
-    def _guided(
-        self, x: Tensor, level: Level, conditions: Conditions, guidance: float
-    ) -> Tensor:
+    def _guided(self, x: Tensor, level: Level, conditions: Conditions, guidance: float) -> Tensor:
         with self.setup.roles.playing("teacher") as model:
             denoise = self._denoiser(model)
             positive = denoise(x, level, conditions)[0]

@@ -51,7 +51,7 @@ def same(one: Tree, other: Tree) -> bool:
 def leaves(tree: Tree) -> dict[str, Tensor]:
     """The tensors by path."""
     found: dict[str, Tensor] = {}
-    walk(tree, lambda path, x: found.setdefault(path, x))
+    walk(tree, found.setdefault)
     return found
 
 

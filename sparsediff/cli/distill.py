@@ -1,0 +1,127 @@
+"""`sparsediff distill`: a few-step student with sparse attention, trained from prompts alone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsediff.cli.distill_arguments import add_arguments, method_fields, settings_options
+from sparsediff.cli.prompt_file import read_prompts
+
+if TYPE_CHECKING:
+    from sparsediff.distill.settings import DistillSettings
+    from sparsediff.distill.trainer import Figures
+    from sparsediff.generation import GenerationRecipe
+
+SCHEMA = "sparsediff.distill/1"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the sub-command to the command line."""
+    p = commands.add_parser(
+        "distill",
+        help="train a few-step student with sparse attention, from prompts alone",
+        description="Trajectory distribution matching (Video-BLADE): the student learns to make in a "
+        "few steps, without guidance and with sparse attention, what the teacher makes in many. "
+        "Killed, it goes on with --resume_from_checkpoint latest. Several GPUs: start it with "
+        "accelerate launch or torchrun.",
+        epilog="example: sparsediff distill samples/models/shapes-wan "
+        "--prompts samples/calibration.txt --steps 8 --method blade-asa --density 0.3 "
+        "--out runs/student",
+    )
+    add_arguments(p)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; raises SparseError."""
+    with contextlib.redirect_stdout(sys.stderr):
+        found = _distill(args)
+    if not found:
+        return 0
+    if args.json:
+        print(json.dumps({"schema": SCHEMA, **found}, allow_nan=False))
+    else:
+        print(f"student: {found['out']} ({found['iterations']} iterations)")
+        print(f"next: sparsediff.load_student(pipe, {found['out']!r}), see docs/distillation.md")
+    return 0
+
+
+def _distill(args: argparse.Namespace) -> dict[str, Any]:
+    """Train and save; empty in processes that are not the main one."""
+    from accelerate import Accelerator
+
+    from sparsediff.distill.distillation import Distillation
+    from sparsediff.generation import GenerationRecipe
+    from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
+    from sparsediff.model_files import ModelFiles
+    from sparsediff.output_folder import require_writable
+
+    out = Path(args.out)
+    require_writable(out, advice="Choose another --out.")
+    prompts = read_prompts(args.prompts, args.limit)
+    hide_library_bars()
+    files = ModelFiles(name=args.model)
+    recipe = GenerationRecipe.of(files)
+    settings = _settings(args, recipe)
+    device = resolve_device(args.device)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=settings.precision,
+        log_with=args.report_to,
+        project_dir=str(out / "training"),
+    )
+    pipe = load_pipeline(
+        files, dtype=resolve_dtype(args.dtype, recipe, device), device=str(accelerator.device)
+    )
+    accelerator.init_trackers("sparsediff")
+    training = Distillation(
+        pipe,
+        prompts,
+        settings,
+        accelerator,
+        out,
+        resume=args.resume_from_checkpoint,
+        start_from=None if args.start_from is None else Path(args.start_from),
+        fps=recipe.fps,
+        tell=_Teller(settings, quiet=args.quiet or not accelerator.is_main_process),
+    )
+    training.run()
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return {}
+    training.save(model=args.model, command=f"sparsediff {shlex.join(args.argv)}")
+    return {"out": str(out), "iterations": settings.iterations, "settings": settings.to_dict()}
+
+
+def _settings(args: argparse.Namespace, recipe: GenerationRecipe) -> DistillSettings:
+    from sparsediff.distill.settings import DistillSettings
+    from sparsediff.token_size import parse_size
+
+    call = dict(recipe.call)
+    call.pop("num_inference_steps", None)
+    if args.size is not None:
+        size = dict(zip(("width", "height", "num_frames"), parse_size(args.size), strict=True))
+        call |= {name: value for name, value in size.items() if name != "num_frames" or value > 1}
+    return DistillSettings(call=call, method=method_fields(args), **settings_options(args))
+
+
+class _Teller:
+    """Says every iteration's figures on stderr."""
+
+    def __init__(self, settings: DistillSettings, *, quiet: bool) -> None:
+        self.last, self.quiet = settings.iterations, quiet
+
+    def __call__(self, figures: Figures, seconds: float) -> None:
+        """Tell one iteration."""
+        if not self.quiet:
+            print(
+                f"iteration {figures.iteration} of {self.last}: student {figures.student_loss:.4f}, "
+                f"fake {figures.fake_loss:.4f}, {seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,169 @@
+"""Distillation: a training as a whole: start or resume, iterate, keep checkpoints, save."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsediff.distill.averages import Averages
+from sparsediff.distill.checkpoints import Checkpoints
+from sparsediff.distill.earlier_student import read_adapter
+from sparsediff.distill.settings import DistillSettings
+from sparsediff.distill.setup import Setup
+from sparsediff.distill.student_card import StudentCard
+from sparsediff.distill.student_files import save_student
+from sparsediff.distill.trainer import Figures, NotFiniteError, Trainer
+from sparsediff.distill.training_log import TrainingLog
+from sparsediff.distill.validation import Validation
+from sparsediff.distill.visited_grid import visited_grid
+from sparsediff.kernels.errors import SparseError
+
+logger = logging.getLogger("sparsediff")
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where a training keeps its things: the student in ``out``, the rest in ``out/training``."""
+
+    out: Path
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, log, settings, validation videos."""
+        return self.out / "training"
+
+
+class Distillation:
+    """One training of one student.
+
+    `resume`: "latest" or the name of a checkpoint in the folder, None to start; `tell` is called with
+    every iteration's figures and seconds. Raises SparseError when the folder holds another training.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        pipe: Any,
+        prompts: Sequence[str],
+        settings: DistillSettings,
+        accelerator: Any,
+        out: Path,
+        resume: str | None = None,
+        start_from: Path | None = None,
+        fps: int = 16,
+        tell: Callable[[Figures, float], None] = lambda figures, seconds: None,
+    ) -> None:
+        self.settings, self.accelerator, self.tell = settings, accelerator, tell
+        self.places = Places(out=out)
+        self._check_folder(resume)
+        self.setup = Setup.of(pipe, prompts, settings)
+        if start_from is not None:
+            self.setup.roles.start_from(read_adapter(start_from, self.setup.component))
+        self.trainer = Trainer(self.setup, settings, accelerator)
+        roles = self.setup.roles
+        self.averages = Averages(roles.parameters("student"), settings.average)
+        for learner in self.trainer.learners.values():
+            accelerator.register_for_checkpointing(learner.schedule)
+        if self.averages.kept is not None:
+            accelerator.register_for_checkpointing(self.averages.kept)
+        self.checkpoints = Checkpoints(
+            self.places.training / "checkpoints", accelerator, roles, keep=settings.keep_checkpoints
+        )
+        if resume is not None:
+            self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(resume))
+        self.validation = Validation(
+            self.setup, settings, self.places.training / "validation", fps=fps
+        )
+
+    def run(self) -> None:
+        """Train until the iterations are done; the averaged student is then in the pipeline's model.
+
+        Raises SparseError, naming the last good checkpoint, when something is not finite.
+        """
+        settings, trainer = self.settings, self.trainer
+        self._write_settings()
+        log = TrainingLog(
+            self.places.training / "log.jsonl", self.accelerator, done=trainer.iteration
+        )
+        while trainer.iteration < settings.iterations:
+            try:
+                figures = trainer.train_iteration()
+            except NotFiniteError as error:
+                raise SparseError(f"{error} {self._way_back()}") from error
+            self.averages.follow()
+            self.tell(figures, log.note(figures))
+            if _due(settings.checkpoint_every, trainer.iteration, settings.iterations):
+                self.checkpoints.save(trainer.iteration)
+            if _due(settings.validate_every, trainer.iteration, settings.iterations):
+                self._validate()
+        self.accelerator.wait_for_everyone()
+
+    def save(self, *, model: str | None = None, command: str | None = None) -> None:
+        """Write the student, with its averaged weights, into the folder; see `save_student`."""
+        setup, settings = self.setup, self.settings
+        timesteps, sigmas = visited_grid(setup.scheduler)
+        lora = settings.lora_rank > 0
+        with self.averages.in_place():
+            save_student(
+                self.places.out,
+                card=StudentCard(
+                    component=setup.component,
+                    base=setup.base,
+                    steps=settings.steps,
+                    timesteps=timesteps,
+                    sigmas=sigmas,
+                    own_sigmas=setup.own_sigmas,
+                    method=None if setup.method is None else setup.method.name,
+                    teacher_guidance=setup.guidance,
+                    rank=settings.lora_rank if lora else None,
+                    alpha=settings.lora_alpha if lora else None,
+                    model=model,
+                    command=command,
+                    figures={"iterations": float(self.trainer.iteration)},
+                ),
+                model=setup.roles.trained("student"),
+                scheduler=setup.scheduler,
+                method=setup.method,
+            )
+
+    def _validate(self) -> None:
+        if self.accelerator.is_main_process:
+            with self.averages.in_place():
+                self.validation.generate(self.trainer.iteration)
+        self.accelerator.wait_for_everyone()
+
+    def _way_back(self) -> str:
+        known = self.checkpoints.all()
+        if not known:
+            return (
+                "There is no checkpoint yet. Start anew with lower learning rates, or a precision of "
+                "more range."
+            )
+        return (
+            f"The last good checkpoint is {known[-1]}: go on from it with --resume_from_checkpoint "
+            f"latest and lower learning rates."
+        )
+
+    def _check_folder(self, resume: str | None) -> None:
+        there = self.places.training / SETTINGS
+        if resume is None and there.exists():
+            raise SparseError(
+                f"{self.places.out} holds a training already. Go on with it by "
+                f"--resume_from_checkpoint latest, or choose another folder."
+            )
+
+    def _write_settings(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.places.training.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.settings.to_dict(), indent=2) + "\n"
+        (self.places.training / SETTINGS).write_text(text)
+
+
+def _due(every: int, iteration: int, last: int) -> bool:
+    return bool(every) and (iteration % every == 0 or iteration == last)
