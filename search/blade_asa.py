@@ -27,11 +27,12 @@ class BladeASA(Method):
     ``density`` is the most that a row of the video may keep. Each keeps the fewest blocks that hold
     ``energy`` of its score, between ``min_keep`` (``density``, where that is less) and ``density``,
     as shares of the video's blocks; the report says what a run computed. ``sample_tokens`` of each
-    block are scored, all where it has fewer, drawn for every block, head, layer and step from
-    ``seed``. ``global_window``: every so many tokens are also one more key for all queries, their
-    mean (ASA_G); None for none. ``score``: "softmax", the highest probability between the samples of
-    two blocks, as the paper has it; "released", as the authors' code computes it, without the
-    softmax's denominator, so that a query of even attention counts as much as a sure one.
+    block are scored, all where it has fewer, drawn for every block, head and layer from ``seed``, and
+    for every step while no gradients are recorded (see `AttentionCall.probe`). ``global_window``:
+    every so many tokens are also one more key for all queries, their mean (ASA_G); None for none.
+    ``score``: "softmax", the highest probability between the samples of two blocks, as the paper has
+    it; "released", as the authors' code computes it, without the softmax's denominator, so that a
+    query of even attention counts as much as a sure one.
 
     The released code keeps one block fewer than reach ``energy``, and joins the global tokens by
     weights rounded to bfloat16; neither is copied. It draws one random set of places for all blocks

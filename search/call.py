@@ -136,15 +136,21 @@ class AttentionCall:
             return measure(inputs, backend="auto", query_stride=query_stride)
 
     def probe(self, probe: Probe) -> Tensor:
-        """Scores of the video's block pairs: fp32 ``[b, h, m, n]``, 0 for pairs that touch text."""
+        """Scores of the video's block pairs: fp32 ``[b, h, m, n]``, 0 for pairs that touch text.
+
+        The draw depends on the layer and, while no gradients are recorded, on the step. A layer that
+        runs again in the backward pass has to draw what it drew before, and other forwards may have
+        moved the step on since then.
+        """
         q, k = self.arranged("q", "k")
+        step = 0 if torch.is_grad_enabled() else self.step.index
         with torch.no_grad(), _as_given(q):
             return probe.scores(
                 q,
                 k,
                 self.grid,
                 heads=self._head_numbers(),
-                place=(self.layer, self.step.index),
+                place=(self.layer, step),
                 scale=self.scale,
                 lens=self.kv_lens,
             )

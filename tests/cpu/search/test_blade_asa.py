@@ -145,14 +145,18 @@ def test_all_text_is_computed_whole() -> None:
 def test_the_choice_repeats_and_differs_by_layer_step_and_seed() -> None:
     method = BladeASA(density=0.3, block_size=BLOCK, sample_tokens=4)
     found, _ = asked(GRIDS["ragged"])
-    first = chosen(method, found)
-    assert torch.equal(first, chosen(method, found))
-    others = [
-        chosen(method, asked(GRIDS["ragged"], layer=1)[0]),
-        chosen(method, asked(GRIDS["ragged"], step=Step(index=4, total=8))[0]),
-        chosen(method.with_options(seed=1), found),
-    ]
+    later, _ = asked(GRIDS["ragged"], step=Step(index=4, total=8))
+    with torch.no_grad():
+        first = chosen(method, found)
+        assert torch.equal(first, chosen(method, found))
+        others = [
+            chosen(method, asked(GRIDS["ragged"], layer=1)[0]),
+            chosen(method, later),
+            chosen(method.with_options(seed=1), found),
+        ]
     assert all(not torch.equal(first, other) for other in others)
+    # A checkpointed layer runs again when the step is another.
+    assert torch.equal(chosen(method, found), chosen(method, later))
     # Which of the tokens are looked at does not matter where all of them are.
     whole = method.with_options(sample_tokens=BLOCK)
     assert torch.equal(chosen(whole, found), chosen(whole.with_options(seed=1), found))
