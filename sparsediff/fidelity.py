@@ -12,9 +12,10 @@ from torch import Tensor
 from sparsediff.api import sparse_attention
 from sparsediff.kernels.errors import SparseError
 from sparsediff.quality import quality
-from sparsediff.search import AdaSpa, Method, RandomBlocks, TrueMass, Window
+from sparsediff.search import AdaSpa, BladeASA, Method, RandomBlocks, TrueMass, Window
 from sparsediff.timed_run import Runner
 
+GLOBAL_WINDOW = 30  # of the authors' code for Wan
 WARMUP = 0.2  # the same dense steps for every method: the first ones settle most of the video
 
 SELECTIONS: dict[str, Method] = {
@@ -28,6 +29,8 @@ SELECTIONS: dict[str, Method] = {
         warmup=WARMUP, head_budgets=False, compensate=True
     ),
     "AdaSpa + compensation": AdaSpa(warmup=WARMUP, compensate=True),
+    "BladeASA": BladeASA(warmup=WARMUP),
+    "BladeASA + global tokens": BladeASA(warmup=WARMUP, global_window=GLOBAL_WINDOW),
 }
 
 

@@ -16,6 +16,7 @@ from sparsediff.gain.times import AttentionTimes
 from sparsediff.search import (
     AdaSpa,
     AttentionCall,
+    BladeASA,
     Memory,
     Method,
     PatternTable,
@@ -26,6 +27,7 @@ from sparsediff.search import (
     TokenGrid,
     TrueMass,
     Window,
+    sampled_probe,
 )
 from sparsediff.search.offline.cost_curves import Curve
 from sparsediff.search.patterns.pattern import Diagonal, Online
@@ -73,6 +75,33 @@ def test_methods_that_search_nothing_and_everything() -> None:
     assert every.ratio == pytest.approx((2 + 8 * (0.5 + 1.2 + 0.5)) / 10)
     assert not every.pays
     assert every.reason().startswith("attention over 2,304 tokens at density 0.40")
+
+
+def test_a_probe_costs_its_share_of_the_pairs_in_every_call() -> None:
+    """8 of 32 tokens: a sixteenth of a block mass, and a choice; global tokens are dense in part."""
+    every = predicted(BladeASA(block_size=32, sample_tokens=8, warmup=0.2), 10)
+    assert every.ratio == pytest.approx((2 + 8 * (0.5 + 0.4 / 16 + 0.1)) / 10)
+    assert every.search_share == pytest.approx(8 * (0.4 / 16 + 0.1) / 10)
+    joined = predicted(BladeASA(block_size=32, sample_tokens=99, global_window=30), 10)
+    assert joined.ratio == pytest.approx(0.5 + 1.2 / 30 + 0.4 + 0.1)
+    assert joined.sparse_ratio == pytest.approx(0.5 + 1.2 / 30)
+
+
+def test_the_probe_looks_at_the_share_of_pairs_that_is_predicted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted where they are multiplied, of a grid of whole blocks."""
+    pairs = []
+    true = sampled_probe._product
+
+    def product(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        pairs.append(queries.shape[2] * keys.shape[2])
+        return true(queries, keys)
+
+    monkeypatch.setattr(sampled_probe, "_product", product)
+    method = BladeASA(block_size=8, sample_tokens=3)
+    method.attend(call(GRID, Step(index=0), Recorder(), tensors(GRID)), Memory())
+    assert sum(pairs) == method.work(1).probed * GRID.tokens**2
 
 
 def test_a_run_of_unknown_length_counts_as_the_usual_one() -> None:
@@ -125,6 +154,8 @@ METHODS: list[Method] = [
     AdaSpa(block_size=8, warmup=0.5, refresh=(0.2,)),
     Window(block_size=8, warmup=0.4),
     RandomBlocks(block_size=8),
+    BladeASA(block_size=8, token_order="raster"),
+    BladeASA(block_size=8, warmup=0.3, sample_tokens=2, global_window=4),
     TrueMass(block_size=8, warmup=0.3),
     SparseVDiT(table=table(*[NARROW] * 4)),
     SparseVDiT(table=table(NARROW, NARROW, NARROW, SEARCHED)),
@@ -137,7 +168,7 @@ METHODS: list[Method] = [
 def test_the_work_of_a_run_is_what_it_does(
     method: Method, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"dense": 0, "sparse": 0, "lse": 0, "searches": 0.0}
+    counts = {"dense": 0, "sparse": 0, "lse": 0, "searches": 0.0, "probes": 0}
 
     def counted(name: str, key: str) -> None:
         true = getattr(AttentionCall, name)
@@ -152,6 +183,7 @@ def test_the_work_of_a_run_is_what_it_does(
         counted(name, key)
     counted("sparse", "sparse")
     counted("mass", "searches")
+    counted("probe", "probes")
     recorder, memory, qkv = Recorder(), Memory(), tensors(GRID)
     for index in range(steps):
         step = Step(index=index, total=steps, progress=index / steps)
@@ -159,6 +191,7 @@ def test_the_work_of_a_run_is_what_it_does(
     work = method.work(steps)
     assert (work.dense, work.sparse) == (counts["dense"], counts["sparse"])
     assert (work.dense_with_lse, work.searches) == (counts["lse"], counts["searches"])
+    assert work.probes == counts["probes"]
 
 
 @pytest.mark.parametrize("text", [{}, {"text_after": 11}, {"text_before": 8}, {"text_after": 900}])

@@ -23,6 +23,7 @@ SPARSE = {  # sparse and dense calls of a run: 5 steps, the first one dense unle
     "adaspa, compiled": (16, 4),
     "window": (16, 4),
     "random": (16, 4),
+    "blade": (20, 0),
     "plan": (16, 4),
     "two experts": (24, 6),
     "flux": (12, 3),

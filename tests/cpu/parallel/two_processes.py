@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from sparsediff.kernels.errors import SparseError
 from sparsediff.search import (
     AdaSpa,
+    BladeASA,
     PatternTable,
     PlannedHead,
     RandomBlocks,
@@ -82,6 +83,7 @@ CASES = {
     "adaspa, compiled": Case(method=_ADASPA, compiled=True),
     "window": Case(method=_WINDOW.with_options(warmup=0.2)),
     "random": Case(method=RandomBlocks(density=0.4, block_size=8, warmup=0.2)),
+    "blade": Case(method=BladeASA(density=0.4, block_size=8, sample_tokens=3, energy=0.8)),
     "plan": Case(method=plan()),
     "two experts": Case(method=_ADASPA, family="wan22", heads=2),
     "flux": Case(method=_ADASPA, family="flux"),
