@@ -119,9 +119,9 @@ class _Teller:
     def __call__(self, figures: Figures, seconds: float) -> None:
         """Tell one iteration."""
         if not self.quiet:
+            losses = ", ".join(f"{role} {loss:.4f}" for role, loss in figures.losses.items())
             print(
-                f"iteration {figures.iteration} of {self.last}: student {figures.student_loss:.4f}, "
-                f"fake {figures.fake_loss:.4f}, {seconds:.1f} s",
+                f"iteration {figures.iteration} of {self.last}: {losses}, {seconds:.1f} s",
                 file=sys.stderr,
                 flush=True,
             )

@@ -12,6 +12,7 @@ from typing import Any
 from sparsediff.distill.averages import Averages
 from sparsediff.distill.checkpoints import Checkpoints
 from sparsediff.distill.earlier_student import read_adapter
+from sparsediff.distill.objective import Objective
 from sparsediff.distill.settings import DistillSettings
 from sparsediff.distill.setup import Setup
 from sparsediff.distill.student_card import StudentCard
@@ -43,7 +44,8 @@ class Distillation:
     """One training of one student.
 
     `resume`: "latest" or the name of a checkpoint in the folder, None to start; `tell` is called with
-    every iteration's figures and seconds. Raises SparseError when the folder holds another training.
+    every iteration's figures and seconds; `objective` makes another one than TDM. Raises SparseError
+    when the folder holds another training.
     """
 
     def __init__(  # noqa: PLR0917
@@ -56,6 +58,7 @@ class Distillation:
         resume: str | None = None,
         start_from: Path | None = None,
         fps: int = 16,
+        objective: Callable[[Setup], Objective] | None = None,
         tell: Callable[[Figures, float], None] = lambda figures, seconds: None,
     ) -> None:
         self.settings, self.accelerator, self.tell = settings, accelerator, tell
@@ -64,7 +67,8 @@ class Distillation:
         self.setup = Setup.of(pipe, prompts, settings)
         if start_from is not None:
             self.setup.roles.start_from(read_adapter(start_from, self.setup.component))
-        self.trainer = Trainer(self.setup, settings, accelerator)
+        made = None if objective is None else objective(self.setup)
+        self.trainer = Trainer(self.setup, settings, accelerator, made)
         roles = self.setup.roles
         self.averages = Averages(roles.parameters("student"), settings.average)
         for learner in self.trainer.learners.values():

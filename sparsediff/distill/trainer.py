@@ -1,4 +1,4 @@
-"""Trainer: rounds of distillation on accelerate, until the iterations asked for are done."""
+"""Trainer: iterations of an objective on accelerate: micro-batches, updates, what must be finite."""
 
 from __future__ import annotations
 
@@ -6,129 +6,102 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsediff.distill.conditions import Conditions
-from sparsediff.distill.denoiser import Denoiser
-from sparsediff.distill.draws import Draws, seed_of
+from sparsediff.distill.draws import seed_of
 from sparsediff.distill.learner import Learner
-from sparsediff.distill.noise import Level
-from sparsediff.distill.roles import TRAINED, Role
+from sparsediff.distill.objective import Objective, Samples
+from sparsediff.distill.roles import Role
 from sparsediff.distill.settings import DistillSettings
 from sparsediff.distill.setup import Setup
-from sparsediff.distill.tdm_loss import guided
-from sparsediff.distill.trajectory import State
+from sparsediff.distill.tdm_objective import TdmObjective
 from sparsediff.kernels.errors import SparseError
 
 
 class NotFiniteError(SparseError):
-    """A loss or gradient became NaN or infinite; the iteration changed nothing."""
+    """A loss or gradient became NaN or infinite; the update changed nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """What one iteration measured: losses and gradient norms, means over processes."""
+    """What one iteration measured, by role: losses and gradient norms, means over processes."""
 
     iteration: int
-    student_loss: float
-    fake_loss: float
-    student_norm: float
-    fake_norm: float
+    losses: dict[Role, float]
+    norms: dict[Role, float]
     rate: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Part:
-    """What one micro-batch keeps between the update of the fake and that of the student."""
-
-    state: State
-    conditions: Conditions
-    seeds: tuple[int, ...]
-
-
 class Trainer:
-    """Two learners taking turns: the fake follows the student, the student follows teacher - fake.
+    """The learners of an objective taking turns.
 
     All random numbers follow from the seed, the iteration and the number of the sample.
     """
 
-    def __init__(self, setup: Setup, settings: DistillSettings, accelerator: Any) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        settings: DistillSettings,
+        accelerator: Any,
+        objective: Objective | None = None,
+    ) -> None:
         self.setup, self.settings, self.accelerator = setup, settings, accelerator
         self.iteration = 0
+        self.objective = objective or TdmObjective(
+            setup=setup, settings=settings, device=accelerator.device
+        )
         roles = setup.roles
         rates: dict[Role, float] = {
             "student": settings.learning_rate,
             "fake": settings.fake_learning_rate,
         }
         self.learners = {
-            role: Learner(roles.parameters(role), rate, settings) for role, rate in rates.items()
+            role: Learner(roles.parameters(role), rates[role], settings)
+            for role in self.objective.learners
         }
         if settings.gradient_checkpointing:
             roles.each(lambda model: model.enable_gradient_checkpointing())
         roles.prepare(accelerator)
-        for role in TRAINED:
-            learner = self.learners[role]
+        for learner in self.learners.values():
             learner.optimizer = accelerator.prepare(learner.optimizer)
 
     def train_iteration(self) -> Figures:
-        """One round; raises NotFiniteError, with nothing changed, when something is not finite."""
-        parts = [self._rolled_out(micro) for micro in range(self.settings.accumulation)]
-        fake_loss = fake_norm = 0.0
-        for number in range(self.settings.fake_updates):
-            fake_loss, fake_norm = self._update("fake", parts, partial(self._fake_loss, number))
-        student_loss, student_norm = self._update("student", parts, self._student_loss)
+        """One iteration; raises NotFiniteError when something is not finite."""
+        parts = [
+            self.objective.prepare(self._samples(micro))
+            for micro in range(self.settings.accumulation)
+        ]
+        losses: dict[Role, float] = {}
+        norms: dict[Role, float] = {}
+        for role, loss_of in self.objective.updates():
+            losses[role], norms[role] = self._update(role, parts, loss_of)
         self.iteration += 1
         self.setup.roles.rest()
-        return Figures(
-            iteration=self.iteration,
-            student_loss=student_loss,
-            fake_loss=fake_loss,
-            student_norm=student_norm,
-            fake_norm=fake_norm,
-            rate=self.learners["student"].schedule.get_last_lr()[0],
-        )
+        rate = self.learners["student"].schedule.get_last_lr()[0]
+        return Figures(iteration=self.iteration, losses=losses, norms=norms, rate=rate)
 
-    def _rolled_out(self, micro: int) -> _Part:
-        settings, setup = self.settings, self.setup
-        samples = self._samples(micro)
-        draws = Draws([seed_of(settings.seed, "sample", sample) for sample in samples])
-        conditions = self._prompts(samples)
-        device = self.accelerator.device
-        x = draws.normal(torch.empty(len(samples), *setup.inputs.shape, device=device))
-        picks = draws.picks(settings.segments, setup.grid.steps)
-        state = setup.matching.states(self._student(conditions), x, picks, draws)
-        items = torch.arange(len(samples)).repeat_interleave(settings.segments)
-        seeds = [
-            seed_of(settings.seed, "state", sample, number)
-            for sample in samples
-            for number in range(settings.segments)
-        ]
-        return _Part(state=state, conditions=conditions.select(items), seeds=tuple(seeds))
-
-    def _samples(self, micro: int) -> list[int]:
-        """Numbers of this process's samples among all samples of the training."""
+    def _samples(self, micro: int) -> Samples:
+        """This process's samples among all samples of the training."""
         settings, processes = self.settings, self.accelerator.num_processes
         first = (self.iteration * settings.accumulation + micro) * processes * settings.batch
         first += self.accelerator.process_index * settings.batch
-        return list(range(first, first + settings.batch))
+        numbers = tuple(range(first, first + settings.batch))
+        conditions = Conditions.stack([self._conditions(number) for number in numbers])
+        return Samples(numbers=numbers, conditions=conditions.to(self.accelerator.device))
 
-    def _prompts(self, samples: list[int]) -> Conditions:
-        """The conditions of samples: all prompts in one random order after another."""
+    def _conditions(self, number: int) -> Conditions:
+        """The prompt of a sample: all prompts in one random order after another."""
         known = self.setup.conditions
-        chosen = []
-        for sample in samples:
-            epoch, place = divmod(sample, len(known))
-            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
-            order = torch.randperm(len(known), generator=generator)
-            chosen.append(known[int(order[place])])
-        return Conditions.stack(chosen).to(self.accelerator.device)
+        epoch, place = divmod(number, len(known))
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
+        return known[int(torch.randperm(len(known), generator=generator)[place])]
 
     def _update(
-        self, role: Role, parts: list[_Part], loss_of: Callable[[_Part], Tensor]
+        self, role: Role, parts: list[Any], loss_of: Callable[[Any], Tensor]
     ) -> tuple[float, float]:
         total = 0.0
         for number, part in enumerate(parts):
@@ -157,53 +130,3 @@ class Trainer:
             return
         with self.accelerator.no_sync(self.setup.roles.called(role)):
             yield
-
-    def _fake_loss(self, number: int, part: _Part) -> Tensor:
-        draws = Draws([seed_of(seed, "fake", number) for seed in part.seeds])
-        return self.setup.matching.fake_loss(
-            part.state,
-            self._clean("fake", part.conditions),
-            draws,
-            teacher=self._teacher(part.conditions, guidance=1.0),
-        )
-
-    def _student_loss(self, part: _Part) -> Tensor:
-        draws = Draws([seed_of(seed, "student") for seed in part.seeds])
-        return self.setup.matching.student_loss(
-            part.state,
-            self._student(part.conditions),
-            self._teacher(part.conditions, guidance=self.setup.guidance),
-            self._clean("fake", part.conditions),
-            draws,
-        )
-
-    def _student(self, conditions: Conditions) -> Callable[[Tensor, Level], tuple[Tensor, Tensor]]:
-        def denoise(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-            with self.setup.roles.playing("student") as model:
-                return self._denoiser(model)(x, level, conditions)
-
-        return denoise
-
-    def _clean(self, role: Role, conditions: Conditions) -> Callable[[Tensor, Level], Tensor]:
-        def clean(x: Tensor, level: Level) -> Tensor:
-            with self.setup.roles.playing(role) as model:
-                return self._denoiser(model)(x, level, conditions)[0]
-
-        return clean
-
-    @torch.no_grad()
-    def _guided(self, x: Tensor, level: Level, conditions: Conditions, guidance: float) -> Tensor:
-        with self.setup.roles.playing("teacher") as model:
-            denoise = self._denoiser(model)
-            positive = denoise(x, level, conditions)[0]
-            if guidance == 1.0 or conditions.negative is None:
-                return positive
-            return guided(positive, denoise(x, level, conditions, negative=True)[0], guidance)
-
-    def _teacher(
-        self, conditions: Conditions, *, guidance: float
-    ) -> Callable[[Tensor, Level], Tensor]:
-        return lambda x, level: self._guided(x, level, conditions, guidance)
-
-    def _denoiser(self, model: Any) -> Denoiser:
-        return Denoiser(model=model, inputs=self.setup.inputs, levels=self.setup.levels)

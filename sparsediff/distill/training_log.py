@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,9 @@ class TrainingLog:
         """Write one iteration; returns the seconds it took."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        values = asdict(figures)
+        values: dict[str, Any] = {"iteration": figures.iteration, "rate": figures.rate}
+        values |= {f"{role}_loss": value for role, value in figures.losses.items()}
+        values |= {f"{role}_norm": value for role, value in figures.norms.items()}
         if self.accelerator.is_main_process:
             line = json.dumps({**values, "seconds": round(seconds, 3)})
             with self.path.open("a", encoding="utf-8") as file:

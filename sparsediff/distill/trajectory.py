@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class State:
-    """One step of a batch of trajectories: from ``x`` ``[b, ...]`` at time ``start`` to ``end`` ``[b]``.
+    """One step of a batch of trajectories: ``x`` ``[b, ...]``, from ``start`` to ``end``, times ``[b]``.
 
     ``clean`` and ``noise`` are what the student saw in x.
     """
