@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         sparse_attention,
         sparse_attention_report,
     )
+    from sparsediff.distill.load_student import load_student, unload_student
     from sparsediff.kernels import BlockMask, SparseError
     from sparsediff.models import supported_models
     from sparsediff.plans import PatternPlan
@@ -46,9 +47,11 @@ __all__ = [
     "Window",
     "disable_sparse_attention",
     "enable_sparse_attention",
+    "load_student",
     "sparse_attention",
     "sparse_attention_report",
     "supported_models",
+    "unload_student",
 ]
 
 _HOMES = {
@@ -58,6 +61,7 @@ _HOMES = {
         "sparse_attention",
         "sparse_attention_report",
     ),
+    "sparsediff.distill.load_student": ("load_student", "unload_student"),
     "sparsediff.kernels": ("BlockMask", "SparseError"),
     "sparsediff.models": ("supported_models",),
     "sparsediff.plans": ("PatternPlan",),

@@ -63,18 +63,21 @@ class Component:
         """Names of the layers, as `Session.layers` gives them."""
         return tuple(f"{self.name}.{layer}" if self.name else layer for layer in self.layers)
 
-    def differences(self, other: Component) -> list[str]:
-        """Every field but the name in which the other one differs, one sentence each."""
+    def differences(self, other: Component, owner: str = "the plan") -> list[str]:
+        """Every field but the name in which the other one differs, one sentence each.
+
+        `owner` is whose component this is, in these sentences.
+        """
         where = f" of {self.name}" if self.name else ""
         found = [
-            f"{words}{where}: the plan has {getattr(self, name)}, this model {getattr(other, name)}"
+            f"{words}{where}: {owner} has {getattr(self, name)}, this model {getattr(other, name)}"
             for name, words in (("model", "class"), ("grid_rule", "grid rule"))
             if getattr(self, name) != getattr(other, name)
         ]
         if len(self.layers) != len(other.layers):
             return [
                 *found,
-                f"layers{where}: the plan has {len(self.layers)}, this model {len(other.layers)}",
+                f"layers{where}: {owner} has {len(self.layers)}, this model {len(other.layers)}",
             ]
         for name, words in (("layers", "names"), ("heads", "heads"), ("head_dims", "head dim")):
             pairs = zip_longest(getattr(self, name), getattr(other, name))
@@ -83,7 +86,7 @@ class Component:
                 first, mine, theirs = unequal[0]
                 more = f", and {len(unequal) - 1} layers more" if len(unequal) > 1 else ""
                 found.append(
-                    f"{words}{where}: the plan has {mine} in layer {first}, this model {theirs}{more}"
+                    f"{words}{where}: {owner} has {mine} in layer {first}, this model {theirs}{more}"
                 )
         return found
 

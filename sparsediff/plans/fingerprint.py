@@ -69,19 +69,20 @@ class Fingerprint:
         """Number of heads of every layer."""
         return tuple(heads for component in self.components for heads in component.heads)
 
-    def differences(self, other: Fingerprint) -> list[str]:
+    def differences(self, other: Fingerprint, owner: str = "the plan") -> list[str]:
         """Every field in which the other's architecture differs, one sentence each; [] if it fits.
 
-        A bare model fits the one component of a pipeline. Scheduler, steps and weights are not part
-        of the architecture: a plan searched with others works.
+        `owner` is whose fingerprint this is, in these sentences. A bare model
+        fits the one component of a pipeline. Scheduler, steps and weights are not part of the
+        architecture: a plan searched with others works.
         """
         mine, theirs = self.components, other.components
         if len(mine) == len(theirs) == 1 and "" in (mine[0].name, theirs[0].name):
             mine, theirs = (replace(mine[0], name=""),), (replace(theirs[0], name=""),)
         ours, found = {c.name: c for c in mine}, {c.name: c for c in theirs}
         if list(ours) != list(found):
-            return [f"components: the plan has {_listing(mine)}, this model {_listing(theirs)}"]
-        return [line for name in ours for line in ours[name].differences(found[name])]
+            return [f"components: {owner} has {_listing(mine)}, this model {_listing(theirs)}"]
+        return [line for name in ours for line in ours[name].differences(found[name], owner)]
 
 
 def _listing(components: tuple[Component, ...]) -> str:

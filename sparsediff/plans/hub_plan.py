@@ -39,11 +39,11 @@ class HubPlan:
                 self.repo_id, name, revision=self.revision, token=self.token, **options
             )
 
-        found = self._asked(f"{name} of {self.repo_id!r}", lambda: download(dry_run=True))
+        found = asked_of_hub(f"{name} of {self.repo_id!r}", lambda: download(dry_run=True))
         if found.file_size is not None:
             check_size(name, found.file_size)
         self.revision = found.commit_hash
-        path = Path(self._asked(f"{name} of {self.repo_id!r}", download))
+        path = Path(asked_of_hub(f"{name} of {self.repo_id!r}", download))
         try:
             return read_file(path, name)
         except OSError as error:
@@ -64,18 +64,20 @@ class HubPlan:
             )
             return str(created)
 
-        return self._asked(f"The plan {self.repo_id!r}", send, done="saved on")
+        return asked_of_hub(f"The plan {self.repo_id!r}", send, done="saved on")
 
-    def _asked(self, what: str, act: Callable[[], Result], done: str = "read from") -> Result:
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-        # The error of the HTTP client, which is httpx or httpx2 by the version of huggingface_hub.
-        client_error: type[Exception] = HfHubHTTPError.__bases__[0]
-        try:
-            return act()
-        except (OSError, ValueError, EntryNotFoundError, client_error) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise PlanError(
-                f"{what} could not be {done} the Hub ({type(error).__name__}): {reason} Check the "
-                f"id, the network and your access, or give a local folder."
-            ) from error
+def asked_of_hub(what: str, act: Callable[[], Result], done: str = "read from") -> Result:
+    """What `act` gives; raises PlanError with the Hub's own words when the Hub refuses."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    # The error of the HTTP client, which is httpx or httpx2 by the version of huggingface_hub.
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    try:
+        return act()
+    except (OSError, ValueError, EntryNotFoundError, client_error) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise PlanError(
+            f"{what} could not be {done} the Hub ({type(error).__name__}): {reason} Check the "
+            f"id, the network and your access, or give a local folder."
+        ) from error

@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def model_card(summary: Mapping[str, Any], evidence: Evidence, repo_id: str | None = None) -> str:
     """The text of README.md for a plan's summary; `repo_id` is where it will be uploaded."""
-    model = evidence.model if _is_on_hub(evidence.model) else None
+    model = evidence.model if is_on_hub(evidence.model) else None
     front = ["---", "library_name: diffusers"]
     if model:
         front.append(f"base_model: {json.dumps(model)}")
@@ -35,7 +35,8 @@ def model_card(summary: Mapping[str, Any], evidence: Evidence, repo_id: str | No
     return "\n".join(front) + "\n\n" + "\n\n".join(filter(None, body)) + "\n"
 
 
-def _is_on_hub(model: str | None) -> bool:
+def is_on_hub(model: str | None) -> bool:
+    """Whether a model is named by its Hub id, not by a folder of this machine."""
     return bool(model and _HUB_ID.fullmatch(model) and not Path(model).exists())
 
 
@@ -61,7 +62,7 @@ def _figures(summary: Mapping[str, Any], evidence: Evidence) -> str:
         "expected of a run": expectations(evidence) or "not measured",
     }
     return "## Figures\n\n| | |\n|---|---|\n" + "\n".join(
-        f"| {_plain(name)} | {_plain(value)} |" for name, value in rows.items()
+        f"| {plain(name)} | {plain(value)} |" for name, value in rows.items()
     )
 
 
@@ -78,12 +79,12 @@ def _origin(summary: Mapping[str, Any], evidence: Evidence) -> str:
         "weights (SHA-256 of a sample)": summary["weights"] or "unknown",
         "command": evidence.command or "none",
     }
-    lines = [f"- {name}: {_plain(value)}" for name, value in facts.items() if value]
+    lines = [f"- {name}: {plain(value)}" for name, value in facts.items() if value]
     return "## How it was searched\n\n" + "\n".join(lines)
 
 
 def _prompts(evidence: Evidence) -> str:
-    lines = [f"- {_plain(prompt)}" for prompt in evidence.prompts[:_PROMPTS]]
+    lines = [f"- {plain(prompt)}" for prompt in evidence.prompts[:_PROMPTS]]
     more = len(evidence.prompts) - len(lines)
     lines += [f"- and {more} more, in plan.json"] if more > 0 else []
     return "\n".join(["## Calibration prompts\n", *lines]) if lines else ""
@@ -92,7 +93,7 @@ def _prompts(evidence: Evidence) -> str:
 def _limits(summary: Mapping[str, Any]) -> str:
     return f"""## Limits
 
-- The patterns belong to the grid {_plain(summary["grid"])}. Another size or length is an error;
+- The patterns belong to the grid {plain(summary["grid"])}. Another size or length is an error;
   with `strict=False` window widths are carried over and stripes run as full attention.
 - They were fitted to the prompts above. `online_above=0.1` searches heads whose error was larger than
   that again while generating.
@@ -100,10 +101,10 @@ def _limits(summary: Mapping[str, Any]) -> str:
 
 
 def _listing(names: list[str]) -> str:
-    return " and ".join(f"`{_plain(name)}`" for name in names)
+    return " and ".join(f"`{plain(name)}`" for name in names)
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
     """Text that cannot become Markdown, HTML or a cell of a table."""
     line = " ".join(value.split())
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", line)

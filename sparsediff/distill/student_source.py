@@ -1,0 +1,140 @@
+"""Where a student is: its folder, or that of the Hub's cache which its repository was loaded into."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsediff.distill.saved_method import SPARSE_ATTENTION, read_method
+from sparsediff.distill.student_card import CARD, StudentCard
+from sparsediff.distill.visited_grid import visited_grid
+from sparsediff.kernels.errors import PlanError
+from sparsediff.plans.file_limits import refuse_pickles
+from sparsediff.plans.hub_plan import asked_of_hub
+from sparsediff.plans.misfit import shown
+from sparsediff.plans.plan_source import looks_like_hub_id
+from sparsediff.plans.strict_json import parse
+from sparsediff.search import Method
+
+_MOST_BYTES = 4 * 2**20  # of a JSON file; a card has a few thousand
+# Nothing else of a repository is fetched: no pickle, and no checkpoint of the training.
+_FETCHED = [CARD, SPARSE_ATTENTION, "*.safetensors", "*/*.safetensors", "*/*.json"]
+_SAME_LEVEL = 1e-6  # share of noise: rounding of float32, not of the same machine
+_SCHEDULER = "scheduler/scheduler_config.json"
+_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "DDIMScheduler", "CogVideoXDDIMScheduler")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentSource:
+    """The files of one student in a folder; ``label`` is what errors call it."""
+
+    folder: Path
+    label: str
+
+    @classmethod
+    def of(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> StudentSource:
+        """The student in a folder, or of a Hub id such as "user/student".
+
+        Raises PlanError when it is neither.
+        """
+        given = os.fspath(source)
+        path = Path(given).expanduser()
+        if path.is_dir():
+            return cls(folder=path, label=given)
+        if not isinstance(source, str) or path.exists() or not looks_like_hub_id(given):
+            raise PlanError(
+                f"There is no student at {given!r:.200}: needs the folder that holds {CARD}, or a Hub "
+                f"id such as user/student."
+            )
+        from huggingface_hub import snapshot_download
+
+        found = asked_of_hub(
+            f"The student {given!r}",
+            lambda: snapshot_download(
+                given, revision=revision, token=token, allow_patterns=_FETCHED
+            ),
+        )
+        return cls(folder=Path(found), label=given)
+
+    def card(self) -> StudentCard:
+        """Its card; raises PlanError that names file and place of what is wrong."""
+        return StudentCard.read(self._json(CARD), source=CARD)
+
+    def method(self, card: StudentCard) -> Method | None:
+        """The sparse attention it was trained with, None for dense."""
+        if card.method is None:
+            return None
+        method = read_method(self._json(SPARSE_ATTENTION), source=SPARSE_ATTENTION)
+        if method.name != card.method:
+            raise PlanError(
+                f"{SPARSE_ATTENTION} says {method.name!r}, but {CARD} {card.method!r}: the files are "
+                f"of two students."
+            )
+        return method
+
+    def scheduler(self, card: StudentCard) -> Any:
+        """Its scheduler, of one of the stock classes that students have.
+
+        Raises PlanError unless its configuration makes the grid of the card, where it alone does.
+        """
+        import diffusers
+
+        values = parse(self._json(_SCHEDULER), source=_SCHEDULER)
+        name = values.get("_class_name") if isinstance(values, dict) else None
+        if name not in _SCHEDULERS:
+            raise PlanError(
+                f"{_SCHEDULER}: _class_name = {shown(name)}: needs one of {', '.join(_SCHEDULERS)}."
+            )
+        try:
+            made = getattr(diffusers, name).from_config(values)
+            alone = not (card.own_sigmas or made.config.get("use_dynamic_shifting"))
+            if alone:
+                made.set_timesteps(card.steps)
+        except (TypeError, ValueError, NotImplementedError, ZeroDivisionError) as error:
+            raise PlanError(f"{_SCHEDULER}: {error}") from error
+        if alone:
+            _check_grid(made, card)
+        return made
+
+    def require(self, name: str) -> None:
+        """Raise PlanError unless the student has a file or folder of that name."""
+        if not (self.folder / name).exists():
+            raise PlanError(f"it has no {name}, so it is not a whole student.")
+
+    def _json(self, name: str) -> bytes:
+        path = self.folder / name
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+                raise PlanError(f"{name} is no plain file of less than {_MOST_BYTES} bytes.")
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise PlanError(
+                f"it has no {name}, so it is not a whole student. Give the folder that "
+                f"`sparsediff distill` wrote."
+            ) from None
+        except OSError as error:
+            raise PlanError(f"{name} could not be read: {error}") from None
+        refuse_pickles(name, content[:8])
+        return content
+
+
+def _check_grid(scheduler: Any, card: StudentCard) -> None:
+    timesteps, sigmas = visited_grid(scheduler)
+    whole = int(scheduler.config.num_train_timesteps)
+    pairs = [*zip(sigmas, card.sigmas, strict=False)]
+    pairs += [(a / whole, b / whole) for a, b in zip(timesteps, card.timesteps, strict=False)]
+    if len(timesteps) != card.steps or not all(abs(a - b) <= _SAME_LEVEL for a, b in pairs):
+        raise PlanError(
+            f"{_SCHEDULER} makes timesteps {[round(t, 1) for t in timesteps]}, but the student was "
+            f"trained at {[round(t, 1) for t in card.timesteps]}: one of the files was changed."
+        )
