@@ -50,16 +50,24 @@ Any other number of steps leaves the noise levels it was trained at; negative pr
 
 def _with_diffusers(card: StudentCard, scheduler: str) -> str:
     part = card.component
-    load = "pipe.load_lora_weights(folder)"
+    load = [
+        "pipe.load_lora_weights(folder)",
+        f'# without that: pipe.{part}.load_lora_adapter(folder, prefix="{part}")',
+    ]
     if card.rank is None:
-        load = f'pipe.{part} = type(pipe.{part}).from_pretrained(folder, subfolder="{part}")'
-    dense = " Attention is dense then." if card.method else ""
-    return f"""Without sparsediff, `folder` being this folder:{dense}
+        load = [f'pipe.{part} = type(pipe.{part}).from_pretrained(folder, subfolder="{part}")']
+    lines = "\n".join(load)
+    dense = "\n\nAttention is dense then, which it was not trained with." if card.method else ""
+    return f"""Without sparsediff, where `folder` is this folder:
 
 ```python
-{load}
-pipe.scheduler = diffusers.{scheduler}.from_pretrained(folder, subfolder="scheduler")
-```"""
+import diffusers
+
+{lines}
+kind = diffusers.{scheduler}
+pipe.scheduler = kind.from_pretrained(folder, subfolder="scheduler")
+{_call(card)}
+```{dense}"""
 
 
 def _origin(card: StudentCard) -> str:

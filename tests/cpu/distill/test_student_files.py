@@ -22,6 +22,7 @@ from sparsediff.distill import student_files
 from sparsediff.distill.saved_method import SPARSE_ATTENTION, method_text, read_method
 from sparsediff.distill.student_card import CARD, StudentCard
 from sparsediff.distill.student_files import save_student
+from sparsediff.distill.student_readme import student_readme
 from sparsediff.distill.whole_folder import whole_folder
 from sparsediff.kernels.errors import PlanError, SparseError
 from sparsediff.search import METHODS
@@ -92,7 +93,12 @@ def test_the_folder_holds_these_files_and_no_path(made: Any) -> None:
     readme = files["README.md"].decode()
     assert readme.startswith('---\nlibrary_name: diffusers\nbase_model: "somebody/model"\n')
     assert f"num_inference_steps={STEPS}, guidance_scale=1" in readme
-    assert "diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained" in readme
+    assert "kind = diffusers.FlowMatchEulerDiscreteScheduler" in readme
+    assert "Attention is dense then" in readme
+    full = student_readme(replace(card, rank=None, alpha=None, method=None), "DDIMScheduler")
+    assert 'from_pretrained(folder, subfolder="transformer")' in full
+    assert "load_lora" not in full
+    assert "dense then" not in full
 
 
 def test_given_weights_are_written_in_place_of_the_models(made: Any, tmp_path: Path) -> None:
