@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _distill(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; empty in processes that are not the main one."""
-    from accelerate import Accelerator
-
+    from sparsediff.distill.acceleration import accelerator_for
     from sparsediff.distill.distillation import Distillation
     from sparsediff.generation import GenerationRecipe
     from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
@@ -69,16 +68,13 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     recipe = GenerationRecipe.of(files)
     settings = _settings(args, recipe)
     device = resolve_device(args.device)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=settings.precision,
-        log_with=args.report_to,
-        project_dir=str(out / "training"),
+    accelerator = accelerator_for(
+        settings, out / "training", cpu=device == "cpu", report_to=args.report_to
     )
-    pipe = load_pipeline(
-        files, dtype=resolve_dtype(args.dtype, recipe, device), device=str(accelerator.device)
-    )
-    accelerator.init_trackers("sparsediff")
+    # All weights can only be trained as float32; a LoRA's own always are.
+    wanted = args.dtype or ("float32" if settings.lora_rank == 0 else None)
+    dtype = resolve_dtype(wanted, recipe, device)
+    pipe = load_pipeline(files, dtype=dtype, device=str(accelerator.device))
     training = Distillation(
         pipe,
         prompts,
@@ -90,6 +86,7 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
         fps=recipe.fps,
         tell=_Teller(settings, quiet=args.quiet or not accelerator.is_main_process),
     )
+    accelerator.init_trackers("sparsediff", config=_told(settings))
     training.run()
     accelerator.end_training()
     if not accelerator.is_main_process:
@@ -108,6 +105,12 @@ def _settings(args: argparse.Namespace, recipe: GenerationRecipe) -> DistillSett
         size = dict(zip(("width", "height", "num_frames"), parse_size(args.size), strict=True))
         call |= {name: value for name, value in size.items() if name != "num_frames" or value > 1}
     return DistillSettings(call=call, method=method_fields(args), **settings_options(args))
+
+
+def _told(settings: DistillSettings) -> dict[str, Any]:
+    """The settings that every tracker takes: numbers and words."""
+    values = settings.to_dict().items()
+    return {name: value for name, value in values if isinstance(value, bool | int | float | str)}
 
 
 class _Teller:

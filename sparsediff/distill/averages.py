@@ -23,6 +23,11 @@ class Averages:
         if self.kept is not None:
             self.kept.step(self.parameters)
 
+    def to(self, device: Any) -> None:
+        """Move the averages, which a checkpoint brings back on the CPU."""
+        if self.kept is not None:
+            self.kept.to(device=device)
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside the with-block the student has the averaged weights."""

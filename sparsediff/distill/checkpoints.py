@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sparsediff.distill.roles import TRAINED, Roles
+from sparsediff.distill.whole_folder import flush
 from sparsediff.kernels.errors import SparseError
 
 _PREFIX, _STATE, _WEIGHTS = "iteration-", "progress.json", "weights.safetensors"
 SCHEMA = "sparsediff.distill-checkpoint/1"
+# What a file that is missing, cut short or of something else makes accelerate, torch and us raise.
+_BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
 
 
 class Checkpoints:
@@ -31,7 +37,7 @@ class Checkpoints:
     def all(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
         found = self.folder.glob(f"{_PREFIX}*/{_STATE}")
-        return sorted((path.parent for path in found), key=lambda path: path.name)
+        return sorted((path.parent for path in found), key=_iteration)
 
     def find(self, name: str) -> Path:
         """The checkpoint that "latest" or a folder's name means; SparseError when there is none."""
@@ -48,15 +54,19 @@ class Checkpoints:
         )
 
     def save(self, iteration: int) -> Path:
-        """Write a checkpoint; the older ones stay if that fails.
+        """Write a checkpoint; the older ones stay if that fails, the oldest go if it does not.
 
-        Raises SparseError when the disk is full or the folder cannot be written.
+        Those of later iterations go too: they belong to a training that was gone back from. Raises
+        SparseError when the disk is full or the folder cannot be written.
         """
         target = self.folder / f"{_PREFIX}{iteration:06d}"
         partial = self.folder / f".{target.name}.partial"
         try:
             if self.accelerator.is_main_process:
-                shutil.rmtree(partial, ignore_errors=True)
+                for left in self.folder.glob(
+                    f".{_PREFIX}*.partial"
+                ):  # by a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 partial.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
             self.accelerator.save_state(str(partial))
@@ -64,11 +74,12 @@ class Checkpoints:
             if self.accelerator.is_main_process:
                 state = {"schema": SCHEMA, "iteration": iteration}
                 (partial / _STATE).write_text(json.dumps(state) + "\n")
+                flush(partial)
                 shutil.rmtree(target, ignore_errors=True)
                 partial.replace(target)
-                for old in self.all()[: -self.keep]:
-                    shutil.rmtree(old)
-        except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+                self._prune(iteration)
+        # torch.save turns a full disk into a RuntimeError, safetensors into its own.
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             last = self.all()
             kept = f"The last good one is {last[-1]}" if last else "There is none yet"
@@ -80,16 +91,32 @@ class Checkpoints:
 
     def load(self, path: Path) -> int:
         """Put everything back as it was; returns the iterations that were done."""
-        state = json.loads((path / _STATE).read_text())
-        if state.get("schema") != SCHEMA:
-            raise SparseError(f"{path} is not a checkpoint of this version; needs {SCHEMA!r}.")
-        self.accelerator.load_state(str(path))
-        return int(state["iteration"])
+        try:
+            state = json.loads((path / _STATE).read_text())
+            if state.get("schema") != SCHEMA:
+                raise SparseError(f"{path} is not a checkpoint of this version; needs {SCHEMA!r}.")
+            self.accelerator.load_state(str(path))
+            return int(state["iteration"])
+        except _BROKEN as error:
+            if isinstance(error, SparseError):
+                raise
+            others = ", ".join(p.name for p in self.all() if p != path) or "none"
+            raise SparseError(
+                f"{path} cannot be loaded: {error} It is damaged, or of another training. Resume from "
+                f"another by its name; there are: {others}."
+            ) from error
+
+    def _prune(self, newest: int) -> None:
+        """Leave the newest `keep` up to the one just written."""
+        known = self.all()
+        past = [path for path in known if _iteration(path) <= newest]
+        for path in {*known} - {*past[-self.keep :]}:
+            shutil.rmtree(path)
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # else accelerate writes the frozen base too
         if self.accelerator.is_main_process:
-            values = {
+            values: dict[str, Tensor] = {
                 f"{role}.{name}": value.detach().cpu().contiguous()
                 for role in TRAINED
                 for name, value in self.roles.parameters(role).items()
@@ -109,3 +136,9 @@ class Checkpoints:
                         f"settings it was started with."
                     )
                 value.data.copy_(saved)
+
+
+def _iteration(path: Path) -> int:
+    """The iteration in a checkpoint's name; -1 for a folder that somebody named otherwise."""
+    number = path.name.removeprefix(_PREFIX)
+    return int(number) if number.isdigit() else -1

@@ -29,15 +29,23 @@ class Denoiser:
             raise SparseError("These conditions have no negative side; please report this.")
         arguments = {
             **told,
-            self.inputs.noisy_name: x,
-            self.inputs.time_name: level.timestep * self.inputs.time_scale,
+            self.inputs.noisy_name: x.to(self.inputs.dtype),
+            self.inputs.time_name: self._timestep(level),
             "return_dict": False,
         }
         output = self.model(**arguments)[0]
+        if output.ndim > 1 and output.shape[1] == 2 * x.shape[1]:
+            output = output[:, : x.shape[1]]  # the other half is a learned variance
         if output.shape != x.shape:
             raise SparseError(
                 f"{type(self.model).__name__} turns {list(x.shape)} into {list(output.shape)}. "
                 f"Distillation is for models whose input is the noise alone, from text to video or "
                 f"image: it has no data for pictures to start from."
             )
-        return self.levels.split(x, output, level)
+        return self.levels.split(x, self.inputs.sign * output, level)
+
+    def _timestep(self, level: Level) -> Tensor:
+        """The timestep ``[b, *time_shape]`` in the model's own terms."""
+        inputs = self.inputs
+        told = level.timestep * inputs.time_scale + inputs.time_offset
+        return told.view(-1, *[1] * len(inputs.time_shape)).expand(-1, *inputs.time_shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from sparsediff.distill.student_card import StudentCard
 from sparsediff.distill.student_files import save_student
 from sparsediff.distill.trainer import Figures, NotFiniteError, Trainer
 from sparsediff.distill.training_log import TrainingLog
+from sparsediff.distill.training_start import check_start, is_started, write_start
 from sparsediff.distill.validation import Validation
 from sparsediff.distill.visited_grid import visited_grid
 from sparsediff.kernels.errors import SparseError
 
 logger = logging.getLogger("sparsediff")
-
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +61,7 @@ class Distillation:
     ) -> None:
         self.settings, self.accelerator, self.tell = settings, accelerator, tell
         self.places = Places(out=out)
+        self.prompts = list(prompts)
         self._check_folder(resume)
         self.setup = Setup.of(pipe, prompts, settings)
         if start_from is not None:
@@ -79,18 +78,19 @@ class Distillation:
             self.places.training / "checkpoints", accelerator, roles, keep=settings.keep_checkpoints
         )
         if resume is not None:
-            self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(resume))
+            self._resume(resume)
         self.validation = Validation(
             self.setup, settings, self.places.training / "validation", fps=fps
         )
 
     def run(self) -> None:
-        """Train until the iterations are done; the averaged student is then in the pipeline's model.
+        """Train until the iterations are done.
 
         Raises SparseError, naming the last good checkpoint, when something is not finite.
         """
         settings, trainer = self.settings, self.trainer
-        self._write_settings()
+        if self.accelerator.is_main_process:
+            write_start(self.places.training, settings, self.prompts)
         log = TrainingLog(
             self.places.training / "log.jsonl", self.accelerator, done=trainer.iteration
         )
@@ -153,20 +153,26 @@ class Distillation:
             f"latest and lower learning rates."
         )
 
+    def _resume(self, name: str) -> None:
+        """Go on from a checkpoint; "latest" starts anew where there is none yet, as a job restarts."""
+        if name == "latest" and not self.checkpoints.all():
+            logger.warning("There is no checkpoint in %s yet: starting anew.", self.places.training)
+            return
+        self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(name))
+        for learner in self.trainer.learners.values():
+            learner.take_rate()
+        self.averages.to(self.accelerator.device)
+
     def _check_folder(self, resume: str | None) -> None:
-        there = self.places.training / SETTINGS
-        if resume is None and there.exists():
+        if not is_started(self.places.training):
+            return
+        if resume is not None:
+            check_start(self.places.training, self.settings, self.prompts)
+        else:
             raise SparseError(
                 f"{self.places.out} holds a training already. Go on with it by "
                 f"--resume_from_checkpoint latest, or choose another folder."
             )
-
-    def _write_settings(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        self.places.training.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.settings.to_dict(), indent=2) + "\n"
-        (self.places.training / SETTINGS).write_text(text)
 
 
 def _due(every: int, iteration: int, last: int) -> bool:

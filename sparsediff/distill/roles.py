@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from sparsediff.distill.adapters import add_adapters
 from sparsediff.kernels.errors import SparseError
 from sparsediff.session import Session
 
@@ -49,8 +50,9 @@ class LoraRoles:
     """One base model: adapters "student" and "fake", and the teacher is the base without either.
 
     The base is frozen before the adapters come, and both adapters always stay trainable: which one a
-    backward pass reaches follows from which one took part in the forward pass.
-    `sessions`: sparse attention of the base, in effect for the roles in `sparse` only.
+    backward pass reaches follows from which one took part in the forward pass. They are float32
+    whatever the base is, and begin alike for the same `seed`. `session`: sparse attention of the base,
+    in effect for the roles in `sparse` only. Raises SparseError for targets that it does not have.
     """
 
     def __init__(
@@ -62,26 +64,14 @@ class LoraRoles:
         targets: Sequence[str],
         session: Session | None = None,
         sparse: Sequence[Role] = TRAINED,
+        seed: int = 0,
     ) -> None:
-        from peft import LoraConfig
-
         self.model = model
         self.wrapped: nn.Module = model  # what is called: accelerate puts its wrapper here
         self.session = session
         self.sparse = tuple(sparse)
         model.requires_grad_(False)
-        adapter: Any = model
-        for role in TRAINED:
-            config = LoraConfig(
-                r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True
-            )
-            try:
-                adapter.add_adapter(config, adapter_name=role)
-            except ValueError as error:
-                raise SparseError(
-                    f"No adapter fits {type(model).__name__}: {str(error).strip()} Name layers that it "
-                    f"has with --lora-targets."
-                ) from error
+        add_adapters(model, TRAINED, rank=rank, alpha=alpha, targets=targets, seed=seed)
         self._keep_trainable()
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
@@ -135,7 +125,10 @@ class LoraRoles:
 
 
 class FullRoles:
-    """Three models: the frozen teacher and two copies of it, all of whose weights are trained."""
+    """Three models: the frozen teacher and two copies of it, all of whose weights are trained.
+
+    Raises SparseError for weights that are not float32: smaller ones would not take up small updates.
+    """
 
     def __init__(
         self,
@@ -144,6 +137,13 @@ class FullRoles:
         session_of: Any = None,
         sparse: Sequence[Role] = TRAINED,
     ) -> None:
+        coarse = {str(p.dtype) for p in model.parameters()} - {"torch.float32"}
+        if coarse:
+            raise SparseError(
+                f"All weights are to be trained, and {type(model).__name__} has some of {min(coarse)}, "
+                f"too coarse for small updates. Use --dtype float32, with --precision bf16 to save "
+                f"time, or train a LoRA."
+            )
         self.models: dict[Role, nn.Module] = {
             "teacher": model,
             "student": copy.deepcopy(model),

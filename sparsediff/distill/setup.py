@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from sparsediff.distill.conditions import ConditionRecorder, Conditions, Inputs
+from sparsediff.distill.condition_recorder import ConditionRecorder
+from sparsediff.distill.conditions import Conditions, Inputs
+from sparsediff.distill.draws import seed_of
 from sparsediff.distill.grid import StepGrid
 from sparsediff.distill.matching import TrajectoryMatching
 from sparsediff.distill.noise import Noise, noise_of
@@ -145,4 +147,5 @@ def _roles(model: nn.Module, method: Method | None, settings: DistillSettings) -
         targets=settings.lora_targets,
         session=sparse(model) if method else None,
         sparse=roles,
+        seed=seed_of(settings.seed, "adapters"),
     )

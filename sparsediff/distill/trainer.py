@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sparsediff.distill.conditions import Conditions
 from sparsediff.distill.draws import seed_of
-from sparsediff.distill.learner import Learner
+from sparsediff.distill.learner import Learner, is_overflow
 from sparsediff.distill.objective import Objective, Samples
 from sparsediff.distill.roles import Role
 from sparsediff.distill.settings import DistillSettings
@@ -59,8 +60,9 @@ class Trainer:
             "student": settings.learning_rate,
             "fake": settings.fake_learning_rate,
         }
+        turns = Counter(role for role, _ in self.objective.updates())
         self.learners = {
-            role: Learner(roles.parameters(role), rates[role], settings)
+            role: Learner(roles.parameters(role), rates[role], settings, updates=turns[role])
             for role in self.objective.learners
         }
         if settings.gradient_checkpointing:
@@ -116,7 +118,7 @@ class Trainer:
                 f"The loss of the {role} is {total} at iteration {self.iteration}."
             )
         norm = self.learners[role].update(self.accelerator)
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not is_overflow(self.accelerator):
             raise NotFiniteError(
                 f"The gradients of the {role} have norm {norm} at iteration {self.iteration}."
             )

@@ -28,7 +28,7 @@ def whole_folder(folder: Path, *, last: str, old: Collection[str]) -> Iterator[P
     try:
         scratch.mkdir(parents=True)
         yield scratch
-        _flush(scratch)
+        flush(scratch)
         _move(scratch, folder, last=last, old=old)
     except (OSError, SafetensorError) as error:
         raise SparseError(
@@ -39,7 +39,7 @@ def whole_folder(folder: Path, *, last: str, old: Collection[str]) -> Iterator[P
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
     """Wait until the disk has taken every file: some say that they are full only then."""
     for path in folder.rglob("*"):
         if path.is_file():
