@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor
 
-from sparsediff.kernels.inputs import AttentionInputs
+from sparsediff.kernels.dense import dense_kernel
+from sparsediff.kernels.inputs import AttentionInputs, PooledBlocks
 from sparsediff.kernels.remainder import merge, pool_blocks, pooled_attention
 
 _ROWS = 64  # queries by which the work is cut
+
+# Output float32 [b, h, s, d] and LSE [b, h, s].
+_Part = tuple[Tensor, Tensor]
 
 
 def with_global_tokens(
@@ -23,5 +29,50 @@ def with_global_tokens(
     v through both parts and their LSEs.
     """
     pooled = pool_blocks(inputs.k, inputs.v, window, inputs.kv_lens)
-    rest, rest_lse = pooled_attention(inputs.q, pooled, scale=inputs.scale, rows=_ROWS)
-    return merge(out, lse, rest, rest_lse), torch.logaddexp(lse.float(), rest_lse)
+    joined, total = out.float(), lse.float()
+    for rest, rest_lse in _parts(inputs, pooled, window):
+        joined = merge(joined, total, rest, rest_lse)
+        total = torch.logaddexp(total, rest_lse)
+    return joined.to(out.dtype), total
+
+
+def _parts(inputs: AttentionInputs, pooled: PooledBlocks, window: int) -> list[_Part]:
+    """Attention over the global tokens, in parts to be joined.
+
+    torch's fused kernels take no ln n for each key, but that of whole windows is one number; the last
+    window, where it has fewer keys, is a part of its own. They give no gradient of the LSE either.
+    """
+    tokens, lens = inputs.k.shape[1], inputs.kv_lens
+    whole = tokens // window
+    fused = None
+    if whole and not inputs.needs_grad:
+        limit = None if lens is None else lens // window
+        keys, values = pooled.keys[:, :whole], pooled.values[:, :whole]
+        fused = dense_kernel(inputs.q, keys, values, inputs.scale, limit)
+    if fused is None:
+        return [pooled_attention(inputs.q, pooled, scale=inputs.scale, rows=_ROWS)]
+    out, lse = fused[0].float().transpose(1, 2), fused[1] + log(window)
+    if lens is not None:  # the kernels give anything for an item without keys
+        empty = (lens < window)[:, None, None]
+        out, lse = out.masked_fill(empty[..., None], 0.0), lse.masked_fill(empty, -torch.inf)
+    if lens is None and tokens % window == 0:
+        return [(out, lse)]
+    return [(out, lse), _last_window(inputs, pooled, window)]
+
+
+def _last_window(inputs: AttentionInputs, pooled: PooledBlocks, window: int) -> _Part:
+    """Attention over one key, the one window of each item that has fewer keys; -inf where none has.
+
+    The output of one key is its value, the same for all queries: ``[b, h, 1, d]``.
+    """
+    ends = inputs.kv_lens
+    if ends is None:
+        key, value = pooled.keys[:, -1:], pooled.values[:, -1:]
+        bias = pooled.log_count[:, -1:]
+    else:
+        at = (ends // window).clamp(max=pooled.keys.shape[1] - 1)[:, None]
+        items = torch.arange(len(at), device=at.device)[:, None]
+        key, value = pooled.keys[items, at], pooled.values[items, at]
+        bias = (ends % window).float().log()[:, None]
+    score = (inputs.q.float() * (key.float() * inputs.scale)).sum(dim=-1) + bias[..., None]
+    return value.float().transpose(1, 2), score.transpose(1, 2)

@@ -31,9 +31,13 @@ def pool_blocks(k: Tensor, v: Tensor, block: int, kv_lens: Tensor | None = None)
 def _mean(x: Tensor, block: int, count: Tensor, *, masked: bool) -> Tensor:
     batch, tokens, heads, dim = x.shape
     blocks = count.shape[1]
-    if not masked and tokens == blocks * block:
-        whole: Tensor = x.unflatten(1, (blocks, block)).mean(dim=2)
-        return whole
+    if not masked:
+        # Cut into its parts: padding to whole blocks would copy it several times.
+        first = x[:, : tokens // block * block].unflatten(1, (-1, block)).mean(dim=2)
+        rest = x[:, tokens // block * block :]
+        return (
+            torch.cat([first, rest.mean(dim=1, keepdim=True)], dim=1) if tokens % block else first
+        )
     padded = torch.nn.functional.pad(x.float(), (0, 0, 0, 0, 0, blocks * block - tokens))
     padded = padded.reshape(batch, blocks, block, heads, dim)
     valid = torch.arange(block, device=x.device) < count[..., None]

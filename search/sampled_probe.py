@@ -13,8 +13,8 @@ from torch import Tensor
 from sparsediff.kernels.block_mask import block_count
 from sparsediff.search.token_grid import TokenGrid
 
-# Scores computed at a time: 8 MB, which stay in a CPU's cache; on a GPU enough to fill it.
-CPU_CHUNK, GPU_CHUNK = 1 << 21, 1 << 26
+# Scores computed at a time: 2 MB, which stay in a CPU's cache; on a GPU enough to fill it.
+CPU_CHUNK, GPU_CHUNK = 1 << 19, 1 << 26
 _WORD = 0xFFFFFFFF
 
 T = TypeVar("T", int, Tensor)
@@ -124,22 +124,24 @@ def block_scores(
     it. In chunks of query blocks: memory grows with the samples, not with their square.
     """
     blocks, count = samples.places.shape[2:]
-    queries, keys = (_taken(x, places) for x, places in zip((q, k), samples.places, strict=True))
+    queries = _taken(q, samples.places[0])
+    # The first samples of all blocks, then the second ones: their maximum is taken in whole vectors.
+    keys = _taken(k, samples.places[1].mT)
     hidden = _hidden(samples, lens)
     limit = CPU_CHUNK if q.device.type == "cpu" else GPU_CHUNK
-    step = max(1, limit // (prod(keys.shape[:3]) * count))
+    step = max(1, limit // (prod(queries.shape[:3]) * count))
     found = []
     for row in range(0, blocks, step):
-        scores = _product(queries[:, :, row * count : (row + step) * count], keys).mul_(scale)
+        part = queries[:, :, row * count : (row + step) * count]
+        scores = _product(part, keys, scale)
         if hidden is not None:
             scores.masked_fill_(hidden, -torch.inf)
-        best = scores.unflatten(-1, (blocks, count)).amax(dim=-1)
-        # A query that sees no key at all has no maximum to subtract.
-        top = best.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(best.dtype).min)
-        weight = best.sub_(top).exp_()
-        if normalised:
-            total = scores.sub_(top).exp_().sum(dim=-1, keepdim=True)
-            weight.div_(total.clamp(min=torch.finfo(total.dtype).tiny))
+        weight = scores.softmax(dim=-1) if normalised else scores
+        weight = weight.unflatten(-1, (count, blocks)).amax(dim=-2)
+        if not normalised:
+            weight = (weight - weight.amax(dim=-1, keepdim=True)).exp_()
+        if hidden is not None:  # a query that sees no key at all
+            weight = weight.nan_to_num_(0.0)
         weight = weight.unflatten(2, (-1, count))
         if samples.there is not None:
             weight.masked_fill_(~samples.there[row : row + step, :, None], 0.0)
@@ -148,24 +150,27 @@ def block_scores(
 
 
 def _taken(x: Tensor, places: Tensor) -> Tensor:
-    """The tokens of ``[b, t, h, d]`` at each head's places ``[h, n, s]``: ``[b, h, n * s, d]``."""
+    """The tokens of ``[b, t, h, d]`` at each head's places ``[h, ...]``: ``[b, h, places, d]``."""
     heads = torch.arange(x.shape[2], device=x.device)[:, None]
     return x[:, places.flatten(1), heads]
 
 
-def _product(queries: Tensor, keys: Tensor) -> Tensor:
-    """q k^T in float32, ``[b, h, r, c]``; a GPU multiplies 16-bit numbers fastest, and as exactly."""
+def _product(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """q k^T * scale in float32, ``[b, h, r, c]``.
+
+    A GPU multiplies 16-bit numbers many times faster than float32, and the products are exact.
+    """
     if queries.is_cuda and queries.dtype in {torch.bfloat16, torch.float16}:
         pair = queries.flatten(0, 1), keys.flatten(0, 1).mT
         product: Tensor = torch.bmm(*pair, out_dtype=torch.float32)
-        return product.view(*queries.shape[:3], keys.shape[2])
-    return queries.float() @ keys.float().mT
+        return product.mul_(scale).view(*queries.shape[:3], keys.shape[2])
+    return (queries.float() * scale) @ keys.float().mT
 
 
 def _hidden(samples: Samples, lens: Tensor | None) -> Tensor | None:
-    """Which sampled keys take no part: bool ``[b or 1, h or 1, 1, n * s]``; None where all do."""
-    found = None if samples.there is None else ~samples.there.flatten()[None, None, None]
+    """Which sampled keys take no part: bool ``[b or 1, h or 1, 1, s * n]``; None where all do."""
+    found = None if samples.there is None else ~samples.there.mT.flatten()[None, None, None]
     if lens is None:
         return found
-    padding = samples.places[1].flatten(1)[None, :, None] >= lens[:, None, None, None]
+    padding = samples.places[1].mT.flatten(1)[None, :, None] >= lens[:, None, None, None]
     return padding if found is None else padding | found

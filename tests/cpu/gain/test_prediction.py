@@ -94,9 +94,9 @@ def test_the_probe_looks_at_the_share_of_pairs_that_is_predicted(
     pairs = []
     true = sampled_probe._product
 
-    def product(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def product(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
         pairs.append(queries.shape[2] * keys.shape[2])
-        return true(queries, keys)
+        return true(queries, keys, scale)
 
     monkeypatch.setattr(sampled_probe, "_product", product)
     method = BladeASA(block_size=8, sample_tokens=3)

@@ -161,9 +161,9 @@ def test_no_tensor_of_all_sampled_pairs(monkeypatch: pytest.MonkeyPatch) -> None
     sizes = []
     true = sampled_probe._product
 
-    def product(queries: Tensor, keys: Tensor) -> Tensor:
+    def product(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
         sizes.append(queries.shape[2] * keys.shape[2] * queries.shape[1])
-        return true(queries, keys)
+        return true(queries, keys, scale)
 
     monkeypatch.setattr(sampled_probe, "_product", product)
     monkeypatch.setattr(sampled_probe, "CPU_CHUNK", 1 << 18)
