@@ -14,10 +14,13 @@ WEIGHT_DECAY = 0.01
 Named = Iterable[tuple[str, Parameter]]
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """Nearest orthogonal matrices of a stack `[n, rows, columns]`, by five Newton-Schulz steps."""
+def orthogonal(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Nearest orthogonal matrices of a stack `[n, rows, columns]`, by five Newton-Schulz steps.
+
+    They run in `dtype`: bfloat16 is enough, but slow on a CPU that has no instructions for it.
+    """
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).to(torch.bfloat16)
+    x = (matrices.mT if tall else matrices).to(dtype)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     first, second, third = NEWTON_SCHULZ
     for _ in range(5):
@@ -33,8 +36,15 @@ class Muon:
     for many small matrices. A kernel of more dimensions counts as the matrix [outputs, the rest].
     """
 
-    def __init__(self, named: Named, *, momentum: float = 0.95, decay: float = WEIGHT_DECAY):
-        self.named, self.momentum, self.decay = dict(named), momentum, decay
+    def __init__(
+        self,
+        named: Named,
+        *,
+        momentum: float = 0.95,
+        decay: float = WEIGHT_DECAY,
+        dtype: torch.dtype = torch.bfloat16,
+    ):
+        self.named, self.momentum, self.decay, self.dtype = dict(named), momentum, decay, dtype
         self.buffers = {name: torch.zeros_like(p).flatten(1) for name, p in self.named.items()}
         self.groups: dict[torch.Size, list[str]] = {}
         for name, buffer in self.buffers.items():
@@ -53,7 +63,8 @@ class Muon:
         buffers = [self.buffers[name] for name in names]
         gradients = [p.grad.flatten(1) for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
-        update = orthogonal(torch.stack(gradients).lerp(torch.stack(buffers), self.momentum))
+        nesterov = torch.stack(gradients).lerp(torch.stack(buffers), self.momentum)
+        update = orthogonal(nesterov, self.dtype)
         for parameter, change in zip(parameters, update, strict=True):
             parameter.mul_(1 - rate * self.decay)
             parameter.add_(change.view_as(parameter), alpha=-0.2 * max(shape) ** 0.5 * rate)
@@ -67,10 +78,17 @@ class Optimizer:
     """
 
     def __init__(
-        self, matrices: Named, others: Named, *, muon_rate: float, adamw_rate: float, decay: float
+        self,
+        matrices: Named,
+        others: Named,
+        *,
+        muon_rate: float,
+        adamw_rate: float,
+        decay: float,
+        dtype: torch.dtype = torch.bfloat16,
     ):
         self.muon_rate, self.adamw_rate = muon_rate, adamw_rate
-        self.muon, self.others = Muon(matrices, decay=decay), dict(others)
+        self.muon, self.others = Muon(matrices, decay=decay, dtype=dtype), dict(others)
         self.adamw = torch.optim.AdamW(self.others.values(), weight_decay=0.0, betas=(0.9, 0.98))
 
     def step(self, scale: float) -> None:
