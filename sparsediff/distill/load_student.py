@@ -12,7 +12,6 @@ from torch import nn
 
 from sparsediff.api import enable_sparse_attention
 from sparsediff.distill.pipeline_parts import put, put_weights
-from sparsediff.distill.student_adapter import WEIGHTS
 from sparsediff.distill.student_card import StudentCard
 from sparsediff.distill.student_source import StudentSource
 from sparsediff.kernels.errors import (
@@ -68,7 +67,7 @@ def load_student(
         card = found.card()
         method = found.method(card) if sparse else None
         scheduler = found.scheduler(card)
-        found.require(card.component if card.rank is None else WEIGHTS)
+        found.require_weights(card)
     except SparseError as error:
         raise PlanError(f"The student {found.label} cannot be used: {error}") from error
     _check_fits(pipe, card)

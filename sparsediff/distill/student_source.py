@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sparsediff.distill.saved_method import SPARSE_ATTENTION, read_method
+from sparsediff.distill.student_adapter import WEIGHTS
 from sparsediff.distill.student_card import CARD, StudentCard
-from sparsediff.distill.visited_grid import visited_grid
+from sparsediff.distill.visited_grid import check_grid
 from sparsediff.kernels.errors import PlanError
 from sparsediff.plans.file_limits import refuse_pickles
 from sparsediff.plans.hub_plan import asked_of_hub
@@ -20,19 +21,23 @@ from sparsediff.plans.strict_json import parse
 from sparsediff.search import Method
 
 _MOST_BYTES = 4 * 2**20  # of a JSON file; a card has a few thousand
-# Nothing else of a repository is fetched: no pickle, and no checkpoint of the training.
-_FETCHED = [CARD, SPARSE_ATTENTION, "*.safetensors", "*/*.safetensors", "*/*.json"]
-_SAME_LEVEL = 1e-6  # share of noise: rounding of float32, not of the same machine
 _SCHEDULER = "scheduler/scheduler_config.json"
+# Nothing else of a repository is fetched: no pickle, and no checkpoint of the training.
+_FETCHED = [CARD, SPARSE_ATTENTION, _SCHEDULER, WEIGHTS]
 _SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "DDIMScheduler", "CogVideoXDDIMScheduler")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentSource:
-    """The files of one student in a folder; ``label`` is what errors call it."""
+    """The files of one student in a folder; ``label`` is what errors call it.
+
+    ``on_hub``: the folder is one of the Hub's cache, ``label`` the repository's id.
+    """
 
     folder: Path
     label: str
+    on_hub: bool = False
+    token: str | bool | None = None
 
     @classmethod
     def of(
@@ -55,15 +60,8 @@ class StudentSource:
                 f"There is no student at {given!r:.200}: needs the folder that holds {CARD}, or a Hub "
                 f"id such as user/student."
             )
-        from huggingface_hub import snapshot_download
-
-        found = asked_of_hub(
-            f"The student {given!r}",
-            lambda: snapshot_download(
-                given, revision=revision, token=token, allow_patterns=_FETCHED
-            ),
-        )
-        return cls(folder=Path(found), label=given)
+        folder = _fetched(given, revision, token, _FETCHED)
+        return cls(folder=folder, label=given, on_hub=True, token=token)
 
     def card(self) -> StudentCard:
         """Its card; raises PlanError that names file and place of what is wrong."""
@@ -102,11 +100,16 @@ class StudentSource:
         except (TypeError, ValueError, NotImplementedError, ZeroDivisionError) as error:
             raise PlanError(f"{_SCHEDULER}: {error}") from error
         if alone:
-            _check_grid(made, card)
+            check_grid(made, card, _SCHEDULER)
         return made
 
-    def require(self, name: str) -> None:
-        """Raise PlanError unless the student has a file or folder of that name."""
+    def require_weights(self, card: StudentCard) -> None:
+        """Raise PlanError unless the student's weights are there; a whole model is fetched only now."""
+        name = WEIGHTS if card.rank is not None else card.component
+        if card.rank is None and self.on_hub:
+            # The cache names a folder by its commit, so that all files are of one.
+            wanted = [f"{name}/*.json", f"{name}/*.safetensors"]
+            _fetched(self.label, self.folder.name, self.token, wanted)
         if not (self.folder / name).exists():
             raise PlanError(f"it has no {name}, so it is not a whole student.")
 
@@ -128,13 +131,12 @@ class StudentSource:
         return content
 
 
-def _check_grid(scheduler: Any, card: StudentCard) -> None:
-    timesteps, sigmas = visited_grid(scheduler)
-    whole = int(scheduler.config.num_train_timesteps)
-    pairs = [*zip(sigmas, card.sigmas, strict=False)]
-    pairs += [(a / whole, b / whole) for a, b in zip(timesteps, card.timesteps, strict=False)]
-    if len(timesteps) != card.steps or not all(abs(a - b) <= _SAME_LEVEL for a, b in pairs):
-        raise PlanError(
-            f"{_SCHEDULER} makes timesteps {[round(t, 1) for t in timesteps]}, but the student was "
-            f"trained at {[round(t, 1) for t in card.timesteps]}: one of the files was changed."
-        )
+def _fetched(
+    repo_id: str, revision: str | None, token: str | bool | None, names: list[str]
+) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=names))
+
+    return Path(asked_of_hub(f"The student {repo_id!r}", fetch))

@@ -182,7 +182,9 @@ def test_another_adapter_stays_and_keeps_its_scale(wan: Case) -> None:
         wan.model.unload_lora()
 
 
-def test_a_student_with_all_weights_takes_the_models_place(wan: Case, tmp_path: Path) -> None:
+def test_a_student_with_all_weights_takes_the_models_place(
+    wan: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = wan.model
     trained = diffusers.WanTransformer3DModel.from_config(teacher.config)
     trained.register_to_config(_name_or_path="/somewhere/private")
@@ -198,6 +200,18 @@ def test_a_student_with_all_weights_takes_the_models_place(wan: Case, tmp_path: 
     sparsediff.unload_student(wan.pipe)
     assert wan.model is teacher
     assert not torch.equal(found, wan.run())
+
+    asked: list[Any] = []
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.append((options["revision"], options["allow_patterns"]))
+        return str(tmp_path / "full")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    sparsediff.load_student(wan.pipe, "user/student")
+    assert torch.equal(wan.run(), found)
+    # The model is fetched of the same commit, whose name the folder has.
+    assert asked[1] == ("full", ["transformer/*.json", "transformer/*.safetensors"])
 
 
 def test_models_without_a_pipelines_loader(tmp_path: Path) -> None:
@@ -269,18 +283,18 @@ def test_no_student_there(wan: Case, tmp_path: Path) -> None:
 
 
 def test_a_hub_id_is_fetched_without_pickles(wan: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    asked: list[Any] = []
 
     def snapshot(name: str, **options: Any) -> str:
-        asked.update(options, name=name)
+        asked.append((name, options["revision"], options["allow_patterns"]))
         return str(wan.folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     sparsediff.load_student(wan.pipe, "user/student", revision="v1", sparse=False)
     assert torch.equal(wan.run(), wan.student)
-    assert (asked["name"], asked["revision"]) == ("user/student", "v1")
-    kinds = {Path(pattern).suffix for pattern in asked["allow_patterns"]}
-    assert kinds == {".json", ".safetensors"}
+    ((name, revision, patterns),) = asked
+    assert (name, revision) == ("user/student", "v1")
+    assert not [pattern for pattern in patterns if "*" in pattern]
     sparsediff.unload_student(wan.pipe)
 
     def offline(*_: Any, **__: Any) -> str:
