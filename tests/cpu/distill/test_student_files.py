@@ -13,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from peft.utils import get_peft_model_state_dict
+from plan_files import plan_of
 from safetensors import SafetensorError, safe_open
 from tiny_pipelines import wan
 from tiny_student import STEPS, card_of, make_student
@@ -196,6 +197,11 @@ def test_card_and_model_have_to_agree(made: Any, tmp_path: Path) -> None:
 def test_every_method_is_read_back_as_it_was(name: str) -> None:
     method = METHODS[name]().with_options(block_size=32, warmup=0.25)
     assert read_method(method_text(method).encode()) == method
+
+
+def test_a_plans_patterns_are_no_method_of_a_student(made: Any) -> None:
+    with pytest.raises(SparseError, match=r"'sparse-vdit'.*PatternPlan\.save_pretrained"):
+        method_text(plan_of(made[0]).method())
 
 
 def edited(file: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
