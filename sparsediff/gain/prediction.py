@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsediff.gain.case import GainCase
-from sparsediff.gain.times import AttentionTimes
+from sparsediff.gain.times import JOINED, PROBED, AttentionTimes
 from sparsediff.search import Method
 
 BREAK_EVEN = 1.0
@@ -81,8 +81,8 @@ def predict(
     search = times.mass / getattr(method, "query_stride", 1) + times.choice
     sparse = times.sparse.at(density)
     searching = work.searches * search + work.dense_with_lse * times.dense_with_lse
-    searching += work.probes * (work.probed * times.mass + times.choice)
-    sparse += work.pooled * times.dense_with_lse
+    searching += work.probes * (work.probed * PROBED**2 * times.probe + times.choice)
+    sparse += work.pooled * JOINED * times.joined
     spent = work.dense + work.sparse * sparse + searching
     replaced = total - work.dense - work.sparse  # dense calls that also gave the LSE
     return Prediction(

@@ -9,7 +9,10 @@ from typing import Any
 from sparsediff.kernels.measured_file import MeasuredFile
 from sparsediff.search.offline.cost_curves import Curve
 
-_NUMBERS = ("dense_seconds", "dense_with_lse", "mass", "choice")
+_NUMBERS = ("dense_seconds", "dense_with_lse", "mass", "choice", "probe", "joined")
+
+# Of the probe and the global tokens that are timed: one of so many tokens.
+PROBED, JOINED = 4, 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,8 +20,9 @@ class AttentionTimes:
     """Times of the kinds of calls, as shares of the user's dense call, which took ``dense_seconds``.
 
     ``sparse`` by density; ``dense_with_lse`` a dense call that also gives the log-sum-exp; ``mass`` one
-    measurement of the block mass with every query, ``choice`` the choice of blocks from it. Raises
-    ValueError for what is no time.
+    measurement of the block mass with every query, ``choice`` the choice of blocks from it; ``probe``
+    the scores of every PROBED-th token of each block, ``joined`` one key more for every JOINED tokens
+    of a sparse call. Raises ValueError for what is no time.
     """
 
     dense_seconds: float
@@ -26,6 +30,8 @@ class AttentionTimes:
     dense_with_lse: float
     mass: float
     choice: float
+    probe: float
+    joined: float
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -51,7 +57,7 @@ class AttentionTimes:
 
 FILE = MeasuredFile(
     name="gain.json",
-    schema="sparsediff.gain/1",
+    schema="sparsediff.gain/2",
     parse=AttentionTimes.from_dict,
     plain=AttentionTimes.to_dict,
     subject="times of dense and sparse attention",

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from sparsediff.gain.case import GainCase
-from sparsediff.gain.times import FILE, AttentionTimes
+from sparsediff.gain.times import FILE, JOINED, PROBED, AttentionTimes
 from sparsediff.kernels.block_mask import BlockMask
+from sparsediff.kernels.global_tokens import with_global_tokens
+from sparsediff.kernels.inputs import AttentionInputs
 from sparsediff.kernels.turns import Run, Turns, aside, least
 from sparsediff.search import AdaSpa, AttentionCall, Step, TokenGrid
 from sparsediff.search.arrangement import Arrangement
 from sparsediff.search.offline.cost_case import CostCase
 from sparsediff.search.offline.cost_curves import Curve
 from sparsediff.search.offline.cost_masks import masks
+from sparsediff.search.sampled_probe import Probe
 from sparsediff.search.token_order import Permutation
 
 Dense = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -64,22 +67,30 @@ class GainTrial:
             mass = call.mass(lse, case.block_size)
             search = AdaSpa(block_size=case.block_size)
             curve = masks("online", case.timed)
+            probe = Probe(block=case.block_size, samples=max(1, case.block_size // PROBED))
+            inputs = AttentionInputs(q=call.q, k=call.k, v=call.v, mask=curve[0], scale=call.scale)
             runs: list[Run] = [
                 call.dense,
                 call.dense_with_lse,
                 lambda: replace(call).mass(lse, case.block_size),
                 lambda: search.mask(mass, call.grid),
+                lambda: replace(call).probe(probe),
+                lambda: with_global_tokens(inputs, call.v, lse, JOINED),
                 *(partial(self._sparse, mask) for mask in curve),
             ]
             turns = turns_on(case.device, clock)
             dense, *others = least(turns.rounds(runs))
-        with_lse, mass_share, choice, *sparse = (seconds / dense for seconds in others)
+        with_lse, mass_share, choice, probed, joined, *sparse = (
+            seconds / dense for seconds in others
+        )
         return AttentionTimes(
             dense_seconds=dense,
             sparse=Curve(points=tuple((m.density, s) for m, s in zip(curve, sparse, strict=True))),
             dense_with_lse=with_lse,
             mass=mass_share,
             choice=choice,
+            probe=probed,
+            joined=joined,
         )
 
 

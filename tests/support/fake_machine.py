@@ -30,4 +30,6 @@ class Machine:
             dense_with_lse=1.1,
             mass=0.4,
             choice=0.05,
+            probe=0.06,
+            joined=0.03,
         )

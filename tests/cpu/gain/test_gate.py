@@ -128,12 +128,12 @@ def test_a_run_of_other_length_is_decided_anew(machine: Machine) -> None:
 BROKEN = [
     "",
     "[]",
-    '{"schema": "sparsediff.gain/1"}',
-    '{"schema": "sparsediff.gain/1", "entries": {"x": 1}}',
-    '{"schema": "sparsediff.gain/1", "entries": {"x": {"dense_seconds": -1, "sparse": [[0.5, 1]], '
-    '"dense_with_lse": 1, "mass": 1, "choice": 1}}}',
-    '{"schema": "sparsediff.gain/1", "entries": {"x": {"dense_seconds": 1, "sparse": [], '
-    '"dense_with_lse": 1, "mass": 1, "choice": 1}}}',
+    '{"schema": "sparsediff.gain/2"}',
+    '{"schema": "sparsediff.gain/2", "entries": {"x": 1}}',
+    '{"schema": "sparsediff.gain/2", "entries": {"x": {"dense_seconds": -1, "sparse": [[0.5, 1]], '
+    '"dense_with_lse": 1, "mass": 1, "choice": 1, "probe": 1, "joined": 1}}}',
+    '{"schema": "sparsediff.gain/2", "entries": {"x": {"dense_seconds": 1, "sparse": [], '
+    '"dense_with_lse": 1, "mass": 1, "choice": 1, "probe": 1, "joined": 1}}}',
 ]
 
 

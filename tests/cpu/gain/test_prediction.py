@@ -47,6 +47,8 @@ TIMES = AttentionTimes(
     dense_with_lse=1.2,
     mass=0.4,
     choice=0.1,
+    probe=0.08,
+    joined=0.05,
 )
 
 
@@ -78,13 +80,13 @@ def test_methods_that_search_nothing_and_everything() -> None:
 
 
 def test_a_probe_costs_its_share_of_the_pairs_in_every_call() -> None:
-    """8 of 32 tokens: a sixteenth of a block mass, and a choice; global tokens are dense in part."""
+    """As measured for a fourth of the tokens, and one key for 32; all tokens cost 16 times as much."""
     every = predicted(BladeASA(block_size=32, sample_tokens=8, warmup=0.2), 10)
-    assert every.ratio == pytest.approx((2 + 8 * (0.5 + 0.4 / 16 + 0.1)) / 10)
-    assert every.search_share == pytest.approx(8 * (0.4 / 16 + 0.1) / 10)
-    joined = predicted(BladeASA(block_size=32, sample_tokens=99, global_window=30), 10)
-    assert joined.ratio == pytest.approx(0.5 + 1.2 / 30 + 0.4 + 0.1)
-    assert joined.sparse_ratio == pytest.approx(0.5 + 1.2 / 30)
+    assert every.ratio == pytest.approx((2 + 8 * (0.5 + 0.08 + 0.1)) / 10)
+    assert every.search_share == pytest.approx(8 * (0.08 + 0.1) / 10)
+    joined = predicted(BladeASA(block_size=32, sample_tokens=99, global_window=32), 10)
+    assert joined.ratio == pytest.approx(0.5 + 0.05 + 16 * 0.08 + 0.1)
+    assert joined.sparse_ratio == pytest.approx(0.5 + 0.05)
 
 
 def test_the_probe_looks_at_the_share_of_pairs_that_is_predicted(

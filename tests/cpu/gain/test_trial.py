@@ -12,6 +12,7 @@ import torch
 from attention_calls import Recorder, call, tensors
 from fake_machine import Machine
 
+from sparsediff.gain import trial
 from sparsediff.gain.case import GainCase
 from sparsediff.gain.gate import Gate, case_of
 from sparsediff.gain.outlook import torch_attention
@@ -52,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sparse calls take 0.05 s and their density, dense 1 s, with LSE 1.2, mass 0.4, choice 0.1."""
     found = Clock()
 
-    def slow(name: str, seconds: Any, of: type) -> None:
+    def slow(name: str, seconds: Any, of: Any) -> None:
         true = getattr(of, name)
 
         def run(self: Any, *args: Any, **options: Any) -> Any:
@@ -65,6 +66,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     slow("dense", lambda: 1.0, AttentionCall)
     slow("dense_with_lse", lambda: 1.2, AttentionCall)
     slow("mass", lambda *_: 0.4, AttentionCall)
+    slow("probe", lambda *_: 0.2, AttentionCall)
+    slow("with_global_tokens", lambda *_: 0.03, trial)
     slow("mask", lambda *_: 0.1, AdaSpa)
     slow("sparse", lambda mask: 0.05 + mask.density, AttentionCall)
     monkeypatch.setattr(turns, "perf_counter", found)
@@ -78,6 +81,8 @@ def test_the_times_are_those_of_the_kernels(clock: Clock) -> None:
     assert times.dense_with_lse == pytest.approx(1.2)
     assert times.mass == pytest.approx(0.4)
     assert times.choice == pytest.approx(0.1)
+    assert times.probe == pytest.approx(0.2)
+    assert times.joined == pytest.approx(0.03)
     for density in (0.1, 0.3, 0.7):
         assert times.sparse.at(density) == pytest.approx(density + 0.05)
 
