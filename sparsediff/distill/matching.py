@@ -61,22 +61,32 @@ class TrajectoryMatching:
         """Teach the fake what the student's samples look like through noise; a scalar."""
         x, level = self._compared(state, state.clean, state.noise, draws)
         seen = fake(x, level)
-        loss = fake_loss(seen, state.clean, level)
+        gain = self.levels.gain(level)
+        loss = fake_loss(seen, state.clean, gain)
         if self.nearness and teacher is not None:
             with torch.no_grad():
                 real = teacher(x, level)
-            loss = loss + self.nearness * fake_loss(seen, real, level)
+            loss = loss + self.nearness * fake_loss(seen, real, gain)
         return loss
 
     def student_loss(
         self, state: State, student: Denoise, teacher: Clean, fake: Clean, draws: Draws
     ) -> Tensor:
-        """Only the picked step of the student is differentiated, never the place compared at."""
-        clean, noise = student(state.x, self.levels.at(state.start))
+        """Only the picked step of the student is differentiated, never the place compared at.
+
+        Each step weighs sigma / gain: as strong a gradient to the model's output as a velocity's has.
+        That is 1 with flow matching and v, and alpha with epsilon, whose noisiest step, 15 times the
+        next one's in Stable Diffusion, would be all that is learned.
+        """
+        start = self.levels.at(state.start)
+        clean, noise = student(state.x, start)
         with torch.no_grad():
             x, level = self._compared(state, clean, noise, draws)
             real, seen = teacher(x, level), fake(x, level)
-        return student_loss(clean, real, seen, huber=self.huber, normalise=self.normalise)
+        weight = start.sigma / self.levels.gain(start)
+        return student_loss(
+            clean, real, seen, huber=self.huber, normalise=self.normalise, weight=weight
+        )
 
     def _compared(
         self, state: State, clean: Tensor, noise: Tensor, draws: Draws

@@ -39,6 +39,9 @@ class Noise(Protocol):
     def split(self, x: Tensor, output: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """Clean and noise that a model means by its output at `level`, both as x ``[b, ...]``."""
 
+    def gain(self, level: Level) -> Tensor:
+        """How much the clean sample changes with the model's output: ``[b]``."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowNoise:
@@ -56,6 +59,10 @@ class FlowNoise:
         velocity = output.float()
         clean = x - over(level.sigma, x) * velocity
         return clean, x + over(level.alpha, x) * velocity
+
+    def gain(self, level: Level) -> Tensor:
+        """Sigma: the clean sample is x - s v."""
+        return level.sigma
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,6 +104,12 @@ class TableNoise:
             return given, (x - alpha * given) / sigma
         # At pure noise (zero terminal SNR) epsilon says nothing of the clean sample.
         return (x - sigma * given) / alpha.clamp(min=1e-6), given
+
+    def gain(self, level: Level) -> Tensor:
+        """Sigma of v; of epsilon sigma / alpha, which at Stable Diffusion's noisiest is 15."""
+        if self.prediction == "epsilon":
+            return level.sigma / level.alpha.clamp(min=1e-6)
+        return torch.ones_like(level.sigma) if self.prediction == "sample" else level.sigma
 
 
 def noise_of(scheduler: Any) -> Noise:

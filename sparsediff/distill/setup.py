@@ -63,16 +63,15 @@ class Setup:
         component, model = _only_denoiser(pipe)
         method = sparse_method(settings)
         base = Fingerprint.of(pipe)  # before adapters change the names of its weights
-        call = dict(settings.call)
-        guidance = call.get("guidance_scale") if settings.guidance is None else settings.guidance
-        if guidance is not None:
-            call["guidance_scale"] = guidance
-        recorder = ConditionRecorder(pipe, model, call, steps=settings.steps)
-        scheduler = pipe.scheduler = student_scheduler(
+        recorder = ConditionRecorder(
+            pipe, model, settings.call, steps=settings.steps, guidance=settings.guidance
+        )
+        pipe.scheduler = student_scheduler(
             pipe.scheduler, settings.steps, settings.shift, own_sigmas=recorder.own_sigmas
         )
-        levels = noise_of(scheduler)
         conditions = [recorder.record(prompt) for prompt in prompts]
+        scheduler = pipe.scheduler = recorder.scheduler  # with its timesteps set
+        levels = noise_of(scheduler)
         grid = StepGrid.of(scheduler, levels)
         return cls(
             pipe=pipe,
@@ -85,7 +84,7 @@ class Setup:
             inputs=recorder.inputs,
             conditions=conditions,
             own_sigmas=recorder.own_sigmas,
-            guidance=1.0 if guidance is None else float(guidance),
+            guidance=1.0 if recorder.guidance is None else recorder.guidance,
             method=method,
             roles=_roles(model, method, settings),
             matching=TrajectoryMatching(

@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class State:
-    """One step of a batch of trajectories: ``x`` ``[b, ...]``, from ``start`` to ``end``, times ``[b]``.
+    """One step of trajectories from ``x`` ``[b, ...]``, at times ``start`` to ``end``, both ``[b]``.
 
     ``clean`` and ``noise`` are what the student saw in x.
     """
@@ -83,8 +83,11 @@ def noisier_times(
 
     Between the step's lower end and, with `separate`, its own start, so that the segments of
     different steps do not overlap (TDM); without, and in BLADE, pure noise. `edge` keeps clear of
-    both ends, where scores say nothing or diverge.
+    both ends of all times, where scores say nothing or diverge, but never of more than half of a
+    segment: with a shift of 8, the first of 8 steps ends at 0.98 of the noise.
     """
     top = state.start if separate else torch.full_like(state.start, levels.steps)
-    times = state.end + (top - state.end) * share
-    return times.clamp(edge * levels.steps, (1 - edge) * levels.steps)
+    middle = (state.end + top) / 2
+    low = torch.maximum(state.end, middle.clamp(max=edge * levels.steps))
+    high = torch.minimum(top, middle.clamp(min=(1 - edge) * levels.steps))
+    return low + (high - low) * share

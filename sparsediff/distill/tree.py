@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -39,13 +40,32 @@ def halves(tree: Tree, batched: frozenset[str]) -> tuple[Tree, Tree]:
     return walk(tree, half(False)), walk(tree, half(True))
 
 
-def same(one: Tree, other: Tree) -> bool:
-    """Whether two trees hold the same numbers."""
+def distance(one: Tree, other: Tree) -> float:
+    """Sum over the tensors of mean absolute differences; infinite where names or shapes differ."""
     mine, yours = leaves(one), leaves(other)
-    return mine.keys() == yours.keys() and all(
-        mine[path].shape == yours[path].shape and bool((mine[path] == yours[path]).all())
-        for path in mine
-    )
+    if mine.keys() != yours.keys() or any(mine[p].shape != yours[p].shape for p in mine):
+        return inf
+    return sum(float((mine[p].double() - yours[p].double()).abs().mean()) for p in mine)
+
+
+def batched_leaves(one: Tree, two: Tree, who: str = "") -> frozenset[str]:
+    """Paths of the leaves that have a batch: those twice as long for two samples as for one.
+
+    Raises SparseError, naming `who`, where something else than the first dimension has grown.
+    """
+    ones, twos = leaves(one), leaves(two)
+    found = set()
+    for path in ones.keys() | twos.keys():
+        a, b = (list(leaf[path].shape) if path in leaf else None for leaf in (ones, twos))
+        if a == b:
+            continue
+        if not a or not b or [2 * a[0], *a[1:]] != b:
+            raise SparseError(
+                f"{who}tells its model {path[1:]} of shape {a} for one sample and {b} for two; "
+                f"distillation needs the batch in the first dimension."
+            )
+        found.add(path)
+    return frozenset(found)
 
 
 def leaves(tree: Tree) -> dict[str, Tensor]:

@@ -1,0 +1,218 @@
+"""ConditionRecorder: what a pipeline tells its model for a prompt, recorded from its own call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsediff.distill.conditions import Conditions, Inputs
+from sparsediff.distill.first_steps import Call, FirstStep, FirstSteps
+from sparsediff.distill.tree import Tree, batched_leaves, distance, halves, walk
+from sparsediff.kernels.errors import SparseError
+
+_PROBE = "a red ball"
+_PER_PROMPT = ("num_videos_per_prompt", "num_images_per_prompt")
+_PICTURES = ("image", "images", "video", "last_image", "conditions", "reference_images")
+_CLOCKS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))  # model's timestep = scale t + offset
+# bf16 rounds to 1 part in 256: far from this both ways. Scaled inputs differ by a factor.
+_ROUNDING = 0.02
+
+
+class ConditionRecorder:
+    """Calls a pipeline whose model is answered for, and keeps what the model was told.
+
+    ``call``: arguments of the pipeline besides the prompt; `steps` of the student; `guidance` None
+    for that of the call or the pipeline's own. ``guidance_name`` is the pipeline's argument for it
+    and ``guidance`` its value, None where there is none. ``own_sigmas``: the pipeline, not its
+    scheduler, makes the noise levels; ``scheduler``: a copy of the pipeline's, its timesteps set
+    by the call recorded last.
+
+    Raises SparseError for pipelines that do more between model and scheduler than guidance, whose
+    input is not the noise alone, or with a timestep of its own for every frame.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        model: nn.Module,
+        call: Mapping[str, Any],
+        *,
+        steps: int,
+        guidance: float | None = None,
+    ) -> None:
+        self.pipe, self.model = pipe, model
+        self.call = {**call, "num_inference_steps": steps}
+        self._taken = inspect.signature(pipe.__call__).parameters
+        self._refuse_pictures()
+        self.guidance_name = self._guidance_name()
+        if guidance is not None and self.guidance_name:
+            self.call[self.guidance_name] = guidance
+        self.guidance = self._guidance()
+        self._first = FirstSteps(pipe, model)
+        heard = self._first.run(self._alone(_PROBE) | {"num_inference_steps": max(2, steps)}, 2)
+        self.own_sigmas, self.scheduler = heard.own_sigmas, heard.scheduler
+        one = self._only_call(heard.steps[0])
+        self.inputs = self._inputs(heard.steps)
+        self.rows = len(one.noisy)
+        self.batched = batched_leaves(one.told, self._two().told, f"{type(pipe).__name__} ")
+
+    def record(self, prompt: str) -> Conditions:
+        """The conditions of one prompt, on the CPU; SparseError when they cannot be told apart."""
+        heard = self._first.run({**self.call, "prompt": prompt})
+        step, self.scheduler = heard.steps[0], heard.scheduler
+        calls = step.calls
+        if len(calls) == 1 and len(calls[0].noisy) == self.rows:
+            self._check(step)
+            return self._conditions(calls[0].told, None)
+        alone = self._first.run(self._alone(prompt)).steps[0]
+        self._check(alone)
+        sides: list[Tree] = [call.told for call in calls]
+        if len(calls) == 1:
+            sides = list(halves(calls[0].told, self.batched))
+        far = [distance(side, alone.calls[0].told) for side in sides]
+        if len(sides) != 2 or far[0] == far[1]:
+            raise SparseError(
+                f"{type(self.pipe).__name__} makes {len(sides)} predictions a step, of which none "
+                f"or more than one is of the prompt; distillation needs one with it and one without. "
+                f"Use another prompt than the negative one, and guidance_scale > 1."
+            )
+        first = far[0] < far[1]
+        return self._conditions(sides[0 if first else 1], sides[1 if first else 0])
+
+    def _conditions(self, positive: Any, negative: Any) -> Conditions:
+        def owned(path: str, x: Tensor) -> Tensor:
+            return x.cpu().contiguous().clone()  # a half of a batch would keep the whole
+
+        return Conditions(
+            positive=walk(positive, owned),
+            negative=None if negative is None else walk(negative, owned),
+            batched=self.batched,
+        )
+
+    def _refuse_pictures(self) -> None:
+        if given := [name for name in _PICTURES if self.call.get(name) is not None]:
+            raise SparseError(
+                f"{type(self.pipe).__name__} is given {', '.join(given)}; distillation is for text to "
+                f"video or image: it has no data for pictures to start from."
+            )
+
+    def _guidance_name(self) -> str:
+        """Where guidance is embedded, true_cfg_scale is a second one, which is off by default."""
+        config: Any = self.model.config
+        embedded = config.get("guidance_embeds") and "true_cfg_scale" not in self.call
+        names = ("guidance_scale",) if embedded else ("true_cfg_scale", "guidance_scale")
+        return next((name for name in names if name in self._taken), "")
+
+    def _guidance(self) -> float | None:
+        if not self.guidance_name:
+            return None
+        value = self.call.get(self.guidance_name, self._taken[self.guidance_name].default)
+        return float(value) if isinstance(value, int | float) else None
+
+    def _alone(self, prompt: str) -> dict[str, Any]:
+        """The call without classifier-free guidance."""
+        off = {self.guidance_name: 1.0} if self.guidance_name else {}
+        return {**self.call, "prompt": prompt, **off}
+
+    def _two(self) -> Call:
+        """The call of the model for two samples, asked for in one way or the other."""
+        texts = {"prompt": _PROBE, "negative_prompt": self.call.get("negative_prompt")}
+        lists = {name: [text] * 2 for name, text in texts.items() if isinstance(text, str)}
+        ways = [{name: 2} for name in _PER_PROMPT if name in self._taken] + [lists]
+        failed: SparseError | None = None
+        for way in ways:
+            try:
+                call = self._only_call(self._first.run(self._alone(_PROBE) | way).steps[0])
+            except SparseError as error:
+                failed = error
+                continue
+            if len(call.noisy) == 2 * self.rows:  # CogVideoX knows one video per prompt only
+                return call
+        raise SparseError(
+            f"{type(self.pipe).__name__} makes one sample at a time, so what belongs to a sample "
+            f"cannot be told from what belongs to all."
+        ) from failed
+
+    def _only_call(self, step: FirstStep) -> Call:
+        if len(step.calls) != 1:
+            raise SparseError(
+                f"{type(self.pipe).__name__} calls its model {len(step.calls)} times a step without "
+                f"guidance; distillation cannot tell the predictions apart."
+            )
+        return step.calls[0]
+
+    def _inputs(self, steps: list[FirstStep]) -> Inputs:
+        call = self._only_call(steps[0])
+        self._check_shape(steps[0], call)
+        times = call.timestep
+        flat = times.flatten()
+        if not bool((flat == flat[0]).all()) or (times.ndim and len(times) != len(call.noisy)):
+            raise SparseError(
+                f"{type(self.pipe).__name__} gives its model timesteps {list(times.shape)} that "
+                f"differ; distillation needs one for each sample."
+            )
+        scale, offset = self._clock(steps)
+        answer = _mean(call.answer, steps[0].output)
+        return Inputs(
+            shape=tuple(call.noisy.shape[1:]),
+            noisy_name=self._first.noisy_name,
+            time_name=self._first.time_name,
+            time_scale=scale,
+            time_offset=offset,
+            time_shape=tuple(times.shape[1:]),
+            sign=-1 if _near(steps[0].output, -answer) else 1,
+            dtype=call.noisy.dtype,
+        )
+
+    def _clock(self, steps: list[FirstStep]) -> tuple[float, float]:
+        """How the model's timestep follows from the scheduler's."""
+        told = [float(self._only_call(step).timestep.flatten()[0]) for step in steps]
+        for scale, offset in _CLOCKS:
+            expected = [scale * step.time + offset for step in steps]
+            if _near(torch.tensor(told), torch.tensor(expected)):
+                return scale, offset
+        raise SparseError(
+            f"{type(self.pipe).__name__} tells its model timesteps {told} where its scheduler has "
+            f"{[step.time for step in steps]}; distillation knows t, t / 1000 and 1 - t / 1000."
+        )
+
+    def _check(self, step: FirstStep) -> None:
+        """The model's input is the noise, its output what the scheduler gets."""
+        call = self._only_call(step)
+        self._check_shape(step, call)
+        if not _near(call.noisy, step.sample):
+            raise SparseError(
+                f"{type(self.pipe).__name__} scales the noise before its model sees it, which "
+                f"distillation does not know."
+            )
+        if not _near(step.output, self.inputs.sign * _mean(call.answer, step.output)):
+            raise SparseError(
+                f"{type(self.pipe).__name__} changes what its model gives before its scheduler gets "
+                f"it, beyond guidance; distillation does not know how."
+            )
+
+    def _check_shape(self, step: FirstStep, call: Call) -> None:
+        if call.noisy.shape != step.sample.shape:
+            raise SparseError(
+                f"{type(self.pipe).__name__} gives its model {list(call.noisy.shape)} to step "
+                f"{list(step.sample.shape)}. Distillation is for models whose input is the noise "
+                f"alone, from text to video or image: it has no data for pictures to start from."
+            )
+
+
+def _mean(answer: Tensor, output: Tensor) -> Tensor:
+    """The part of a model's output that is not the variance, where it gives one."""
+    learned = answer.ndim > 1 and answer.shape[1] == 2 * output.shape[1]
+    return answer[:, : output.shape[1]] if learned else answer
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether two are equal but for rounding."""
+    if one.shape != other.shape:
+        return False
+    largest = other.float().abs().max()
+    return bool((one.float() - other.float()).abs().max() <= _ROUNDING * largest)
