@@ -58,7 +58,7 @@ class ConditionRecorder:
         one = self._only_call(heard.steps[0])
         self.inputs = self._inputs(heard.steps)
         self.rows = len(one.noisy)
-        self.batched = batched_leaves(one.told, self._two().told, f"{type(pipe).__name__} ")
+        self.batched = self._batched(one)
 
     def record(self, prompt: str) -> Conditions:
         """The conditions of one prompt, on the CPU; SparseError when they cannot be told apart."""
@@ -118,23 +118,26 @@ class ConditionRecorder:
         off = {self.guidance_name: 1.0} if self.guidance_name else {}
         return {**self.call, "prompt": prompt, **off}
 
-    def _two(self) -> Call:
-        """The call of the model for two samples, asked for in one way or the other."""
+    def _batched(self, one: Call) -> frozenset[str]:
+        """What differs in a call of the model for two samples, asked for in one way or the other."""
         texts = {"prompt": _PROBE, "negative_prompt": self.call.get("negative_prompt")}
         lists = {name: [text] * 2 for name, text in texts.items() if isinstance(text, str)}
         ways = [{name: 2} for name in _PER_PROMPT if name in self._taken] + [lists]
         failed: SparseError | None = None
         for way in ways:
             try:
-                call = self._only_call(self._first.run(self._alone(_PROBE) | way).steps[0])
+                two = self._only_call(self._first.run(self._alone(_PROBE) | way).steps[0])
+                found = batched_leaves(one.told, two.told, f"{type(self.pipe).__name__} ")
             except SparseError as error:
                 failed = error
                 continue
-            if len(call.noisy) == 2 * self.rows:  # CogVideoX knows one video per prompt only
-                return call
+            # CogVideoX knows one video per prompt only, Kandinsky 5 repeats the noise alone.
+            if found and len(two.noisy) == 2 * self.rows:
+                return found
+        why = "makes one sample at a time." if failed is None else f"cannot make two: {failed}"
         raise SparseError(
-            f"{type(self.pipe).__name__} makes one sample at a time, so what belongs to a sample "
-            f"cannot be told from what belongs to all."
+            f"What belongs to a sample cannot be told from what belongs to all: "
+            f"{type(self.pipe).__name__} {why}"
         ) from failed
 
     def _only_call(self, step: FirstStep) -> Call:

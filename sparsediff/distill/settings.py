@@ -75,7 +75,13 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         for name in ("lora_targets", "validation_prompts"):  # JSON has no tuples
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        for name in ("separate", "normalise", "gradient_checkpointing"):
+            if not isinstance(getattr(self, name), bool):
+                raise SparseError(f"{name}={getattr(self, name)!r}: needs true or false.")
+        _check_named("call", self.call)
+        if self.method is not None:
+            _check_named("method", self.method)
         for name, least in _COUNTS.items():
             _check_whole(name, getattr(self, name), least=least)
         for name, (low, high) in _RANGES.items():
@@ -89,6 +95,8 @@ class DistillSettings:
             raise SparseError(
                 f"segments={self.segments}: a roll-out of {self.steps} steps has no more than that."
             )
+        if self.lora_rank and not self.lora_targets:
+            raise SparseError("lora_targets is empty: needs names of modules, such as to_q.")
         if self.validate_every and not self.validation_prompts:
             raise SparseError("validate_every needs validation_prompts to generate from.")
 
@@ -103,7 +111,7 @@ class DistillSettings:
                 raise SparseError(f"{source} has an unknown setting {key!r}.{hint}")
         try:
             return cls(**values)
-        except (SparseError, TypeError) as error:
+        except SparseError as error:
             raise SparseError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,6 +152,19 @@ _CHOICES = {
     "schedule": _SCHEDULES,
     "precision": _PRECISIONS,
 }
+
+
+def _texts(name: str, values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(
+        isinstance(text, str) and text.strip() for text in values
+    ):
+        raise SparseError(f"{name}={values!r}: needs a list of texts.")
+    return tuple(values)
+
+
+def _check_named(name: str, value: object) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise SparseError(f"{name}={value!r}: needs values by name, such as {{'height': 480}}.")
 
 
 def _check_whole(name: str, value: object, *, least: int) -> None:
