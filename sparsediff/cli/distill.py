@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
 def _distill(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; empty in processes that are not the main one."""
     from sparsediff.distill.acceleration import accelerator_for
-    from sparsediff.distill.distillation import Distillation
+    from sparsediff.distill.distillation import Distillation, check_folder
+    from sparsediff.distill.earlier_student import adapter_file
+    from sparsediff.distill.setup import sparse_method
     from sparsediff.generation import GenerationRecipe
     from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
     from sparsediff.model_files import ModelFiles
@@ -67,6 +69,10 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     files = ModelFiles(name=args.model)
     recipe = GenerationRecipe.of(files)
     settings = _settings(args, recipe)
+    sparse_method(settings)
+    check_folder(out, settings, prompts, args.resume_from_checkpoint)
+    if args.start_from is not None:
+        adapter_file(Path(args.start_from))
     device = resolve_device(args.device)
     accelerator = accelerator_for(
         settings, out / "training", cpu=device == "cpu", report_to=args.report_to

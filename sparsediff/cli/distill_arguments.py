@@ -96,7 +96,11 @@ def _add_training(flag: Callable[..., None]) -> None:
 
 
 def _add_objective(flag: Callable[..., None]) -> None:
-    flag("objective", choices=OBJECTIVES, help="mmd needs real samples: --data (tdm)")
+    flag(
+        "objective",
+        choices=OBJECTIVES,
+        help="mmd compares with real samples, from Python only (tdm)",
+    )
     flag("churn", type=float, help="share of fresh noise in training steps: 0 TDM, 0.436 BLADE (0)")
     flag(
         "separate",
@@ -124,7 +128,14 @@ def settings_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def method_fields(args: argparse.Namespace) -> dict[str, Any] | None:
     """The method's name and the options that were given; None for dense."""
-    if args.method == "none":
-        return None
     given = {n: getattr(args, n) for n in METHOD_OPTIONS if getattr(args, n) is not None}
+    if args.method == "none":
+        if given:
+            from sparsediff.kernels.errors import SparseError  # brings in torch, so not for --help
+
+            raise SparseError(
+                f"--{min(given).replace('_', '-')} is an option of sparse attention, and --method none "
+                f"is dense. Leave one of them out."
+            )
+        return None
     return {"name": args.method, **given}

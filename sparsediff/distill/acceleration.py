@@ -39,6 +39,8 @@ def accelerator_for(
         raise SparseError(
             f"precision={settings.precision!r} cannot be used here: {error}"
         ) from error
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise SparseError("precision='fp16' needs a GPU. Use bf16, or no.")
     kind = str(accelerator.distributed_type.value)
     if kind not in _KINDS:
         raise SparseError(

@@ -53,6 +53,6 @@ def _check_targets(model: Any, targets: Sequence[str]) -> None:
     missing = [t for t in targets if not any(p == t or p.endswith(f".{t}") for p in paths)]
     if missing or not targets:
         raise SparseError(
-            f"{type(model).__name__} has no layer {', '.join(missing) or 'without a name'}. Name layers "
+            f"{type(model).__name__} has no layer {', '.join(missing) or 'without a name'}. Name some "
             f"that it has with --lora-targets, such as to_q to_v."
         )

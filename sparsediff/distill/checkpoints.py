@@ -22,6 +22,27 @@ SCHEMA = "sparsediff.distill-checkpoint/1"
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder that were written to their end, oldest first."""
+    found = folder.glob(f"{_PREFIX}*/{_STATE}")
+    return sorted((path.parent for path in found), key=_iteration)
+
+
+def find_checkpoint(folder: Path, name: str) -> Path:
+    """The checkpoint that "latest" or a folder's name means; SparseError when there is none."""
+    known = complete_checkpoints(folder)
+    if name == "latest" and known:
+        return known[-1]
+    found = [path for path in known if path.name == Path(name).name]
+    if found:
+        return found[0]
+    there = ", ".join(path.name for path in known) or "none"
+    raise SparseError(
+        f"There is no checkpoint {name!r} in {folder}; there are: {there}. Leave out "
+        f"--resume_from_checkpoint to start anew in another folder."
+    )
+
+
 class Checkpoints:
     """Folders iteration-000050, ... written whole or not at all; the newest `keep` of them stay.
 
@@ -36,22 +57,11 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
-        found = self.folder.glob(f"{_PREFIX}*/{_STATE}")
-        return sorted((path.parent for path in found), key=_iteration)
+        return complete_checkpoints(self.folder)
 
     def find(self, name: str) -> Path:
         """The checkpoint that "latest" or a folder's name means; SparseError when there is none."""
-        known = self.all()
-        if name == "latest" and known:
-            return known[-1]
-        found = [path for path in known if path.name == Path(name).name]
-        if found:
-            return found[0]
-        there = ", ".join(path.name for path in known) or "none"
-        raise SparseError(
-            f"There is no checkpoint {name!r} in {self.folder}; there are: {there}. Leave out "
-            f"--resume_from_checkpoint to start anew in another folder."
-        )
+        return find_checkpoint(self.folder, name)
 
     def save(self, iteration: int) -> Path:
         """Write a checkpoint; the older ones stay if that fails, the oldest go if it does not.

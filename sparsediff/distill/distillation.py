@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsediff.distill.averages import Averages
-from sparsediff.distill.checkpoints import Checkpoints
+from sparsediff.distill.checkpoints import Checkpoints, find_checkpoint
 from sparsediff.distill.earlier_student import read_adapter
 from sparsediff.distill.objective import Objective
 from sparsediff.distill.settings import DistillSettings
@@ -37,6 +37,11 @@ class Places:
         """Checkpoints, log, settings, validation videos."""
         return self.out / "training"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints alone."""
+        return self.training / "checkpoints"
+
 
 class Distillation:
     """One training of one student.
@@ -62,7 +67,12 @@ class Distillation:
         self.settings, self.accelerator, self.tell = settings, accelerator, tell
         self.places = Places(out=out)
         self.prompts = list(prompts)
-        self._check_folder(resume)
+        check_folder(out, settings, prompts, resume)
+        if settings.objective != "tdm" and objective is None:
+            raise SparseError(
+                f"objective={settings.objective!r} compares with real samples: give Distillation an "
+                f"MmdObjective, from Python."
+            )
         self.setup = Setup.of(pipe, prompts, settings)
         if start_from is not None:
             self.setup.roles.start_from(read_adapter(start_from, self.setup.component))
@@ -75,7 +85,7 @@ class Distillation:
         if self.averages.kept is not None:
             accelerator.register_for_checkpointing(self.averages.kept)
         self.checkpoints = Checkpoints(
-            self.places.training / "checkpoints", accelerator, roles, keep=settings.keep_checkpoints
+            self.places.checkpoints, accelerator, roles, keep=settings.keep_checkpoints
         )
         if resume is not None:
             self._resume(resume)
@@ -163,16 +173,25 @@ class Distillation:
             learner.take_rate()
         self.averages.to(self.accelerator.device)
 
-    def _check_folder(self, resume: str | None) -> None:
-        if not is_started(self.places.training):
-            return
-        if resume is not None:
-            check_start(self.places.training, self.settings, self.prompts)
-        else:
-            raise SparseError(
-                f"{self.places.out} holds a training already. Go on with it by "
-                f"--resume_from_checkpoint latest, or choose another folder."
-            )
+
+def check_folder(
+    out: Path, settings: DistillSettings, prompts: Sequence[str], resume: str | None
+) -> None:
+    """Raise SparseError where a training cannot start, or go on, in a folder; nothing is loaded for it.
+
+    "latest" may be asked for where nothing was started yet.
+    """
+    places = Places(out=out)
+    if resume not in {None, "latest"}:
+        find_checkpoint(places.checkpoints, str(resume))
+    if not is_started(places.training):
+        return
+    if resume is None:
+        raise SparseError(
+            f"{out} holds a training already. Go on with it by --resume_from_checkpoint latest, or "
+            f"choose another folder."
+        )
+    check_start(places.training, settings, prompts)
 
 
 def _due(every: int, iteration: int, last: int) -> bool:

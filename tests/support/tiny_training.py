@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -22,6 +23,7 @@ from sparsediff.session import Session
 
 PROMPTS = ("a red circle", "a blue ring", "a green box")
 LAYERS = 2
+_HANGS = 124  # as `timeout` says it
 # 3 x 4 x 4 tokens in 6 blocks, of which a row computes half.
 SPARSE = {"name": "blade-asa", "density": 0.5, "block_size": 8, "sample_tokens": 4}
 CALL = {
@@ -115,7 +117,7 @@ def watched(training: Distillation) -> Iterator[Counter[tuple[str, str]]]:
 def in_processes(work: Callable[[int], None], count: int = 1) -> list[int]:
     """Run `work` in forked processes, which spares their imports; returns the exit codes.
 
-    Several of them find each other as torchrun's would, over gloo.
+    Several of them find each other as torchrun's would, over gloo. One that hangs says where on stderr.
     """
     context = multiprocessing.get_context("fork")
     with socket.socket() as free:
@@ -123,6 +125,7 @@ def in_processes(work: Callable[[int], None], count: int = 1) -> list[int]:
         port = free.getsockname()[1]
 
     def main(rank: int) -> None:
+        faulthandler.dump_traceback_later(150)
         torch.set_num_threads(1)  # the parent's threads do not exist here
         if count > 1:
             os.environ |= {
@@ -141,9 +144,9 @@ def in_processes(work: Callable[[int], None], count: int = 1) -> list[int]:
     for process in started:
         process.start()
     for process in started:
-        process.join(240)
+        process.join(180)
+    codes = [process.exitcode for process in started]
     for process in started:
-        if process.is_alive():  # the others wait for one that is gone
-            process.kill()
-            process.join()
-    return [int(process.exitcode or 0) for process in started]
+        process.kill()  # those that wait for one that is gone
+        process.join()
+    return [_HANGS if code is None else code for code in codes]
