@@ -36,6 +36,8 @@ class Denoiser:
         output = self.model(**arguments)[0]
         if output.ndim > 1 and output.shape[1] == 2 * x.shape[1]:
             output = output[:, : x.shape[1]]  # the other half is a learned variance
+        if output.shape == x.shape[1:] and len(x) == 1:
+            output = output[None]  # Kandinsky 5 gives one sample without a batch
         if output.shape != x.shape:
             raise SparseError(
                 f"{type(self.model).__name__} turns {list(x.shape)} into {list(output.shape)}. "
