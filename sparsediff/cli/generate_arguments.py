@@ -60,6 +60,15 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         help="let left-out blocks take part as one mean key and value",
     )
     group.add_argument(
+        "--energy", type=float, help="blade-asa: share of the sampled attention a row must hold"
+    )
+    group.add_argument(
+        "--global-window",
+        type=int,
+        metavar="TOKENS",
+        help="blade-asa: every so many tokens as one more key",
+    )
+    group.add_argument(
         "--token-order",
         metavar="ORDER",
         help="order in which video tokens are cut into blocks: raster, tile or gilbert",
@@ -115,6 +124,8 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
         "warmup",
         "refresh",
         "compensate",
+        "energy",
+        "global_window",
         "token_order",
         "strict",
         "online_above",

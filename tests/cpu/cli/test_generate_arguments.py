@@ -5,7 +5,7 @@ import pytest
 from sparsediff.cli import parser
 from sparsediff.cli.generate import _request
 from sparsediff.cli.generate_arguments import call_arguments, method_options
-from sparsediff.search import AdaSpa
+from sparsediff.search import AdaSpa, BladeASA
 
 
 def _parsed(*flags):
@@ -29,6 +29,11 @@ def test_refresh(text, refresh):
 def test_a_longer_warmup_with_its_own_marks():
     method = _request(_parsed("--warmup", "0.7", "--refresh", "0.8")).method
     assert (method.warmup, method.refresh) == (0.7, (0.8,))
+
+
+def test_flags_of_one_method():
+    args = _parsed("--method", "blade-asa", "--energy", "0.9", "--global-window", "30")
+    assert _request(args).method == BladeASA(energy=0.9, global_window=30)
 
 
 def test_every_other_flag():
