@@ -131,7 +131,7 @@ def _conditions(prompt: Any, tensors: Mapping[str, Tensor]) -> Conditions:
 def _tree(written: Any, tensors: Mapping[str, Tensor]) -> Tree:
     if isinstance(written, dict) and len(written) == 1:
         ((kind, value),) = written.items()
-        if kind == "tensor" and value in tensors:
+        if kind == "tensor" and isinstance(value, str) and value in tensors:
             return tensors[value].clone()
         if kind == "dict" and isinstance(value, dict):
             return {name: _tree(item, tensors) for name, item in value.items()}
