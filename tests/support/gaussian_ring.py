@@ -79,14 +79,14 @@ class BatchDraws:
         return torch.rand(self.count, device=device)
 
 
-def pretrained(levels: Noise, iterations: int = 500) -> Net:
+def pretrained(levels: Noise, iterations: int = 400) -> Net:
     """A net regressed on the perfect teacher's output."""
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, iterations)
     for _ in range(iterations):
-        level = levels.at(1 + 999 * torch.rand(512))
-        x = level.alpha[:, None] * samples(512) + level.sigma[:, None] * torch.randn(512, 2)
+        level = levels.at(1 + 999 * torch.rand(256))
+        x = level.alpha[:, None] * samples(256) + level.sigma[:, None] * torch.randn(256, 2)
         clean = denoise(net, levels)(x, level)[0]
         loss = ((clean - posterior_mean(x, level)) / levels.gain(level)[:, None]).square().mean()
         optimizer.zero_grad()
