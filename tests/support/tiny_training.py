@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
-import os
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,6 @@ from sparsediff.session import Session
 
 PROMPTS = ("a red circle", "a blue ring", "a green box")
 LAYERS = 2
-_HANGS = 124  # as `timeout` says it
 # 3 x 4 x 4 tokens in 6 blocks, of which a row computes half.
 SPARSE = {"name": "blade-asa", "density": 0.5, "block_size": 8, "sample_tokens": 4}
 CALL = {
@@ -112,41 +107,3 @@ def watched(training: Distillation) -> Iterator[Counter[tuple[str, str]]]:
     finally:
         type(roles).playing = playing  # type: ignore[method-assign]
         Session.ran_sparse = before  # type: ignore[method-assign]
-
-
-def in_processes(work: Callable[[int], None], count: int = 1) -> list[int]:
-    """Run `work` in forked processes, which spares their imports; returns the exit codes.
-
-    Several of them find each other as torchrun's would, over gloo. One that hangs says where on stderr.
-    """
-    context = multiprocessing.get_context("fork")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def main(rank: int) -> None:
-        faulthandler.dump_traceback_later(150)
-        torch.set_num_threads(1)  # the parent's threads do not exist here
-        if count > 1:
-            os.environ |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(count),
-                "LOCAL_WORLD_SIZE": str(count),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GLOO_SOCKET_IFNAME": "lo",
-            }
-        forget_accelerate()
-        work(rank)
-
-    started = [context.Process(target=main, args=(rank,)) for rank in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(180)
-    codes = [process.exitcode for process in started]
-    for process in started:
-        process.kill()  # those that wait for one that is gone
-        process.join()
-    return [_HANGS if code is None else code for code in codes]
