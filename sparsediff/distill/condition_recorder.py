@@ -6,20 +6,17 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from sparsediff.distill.conditions import Conditions, Inputs
-from sparsediff.distill.first_steps import Call, FirstStep, FirstSteps
+from sparsediff.distill.conditions import Conditions
+from sparsediff.distill.first_steps import Call, FirstSteps
+from sparsediff.distill.model_inputs import check_step, inputs_of, only_call
 from sparsediff.distill.tree import Tree, batched_leaves, distance, halves, walk
 from sparsediff.kernels.errors import SparseError
 
 _PROBE = "a red ball"
 _PER_PROMPT = ("num_videos_per_prompt", "num_images_per_prompt")
 _PICTURES = ("image", "images", "video", "last_image", "conditions", "reference_images")
-_CLOCKS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))  # model's timestep = scale t + offset
-# bf16 rounds to 1 part in 256: far from this both ways. Scaled inputs differ by a factor.
-_ROUNDING = 0.02
 
 
 class ConditionRecorder:
@@ -44,7 +41,7 @@ class ConditionRecorder:
         steps: int,
         guidance: float | None = None,
     ) -> None:
-        self.pipe, self.model = pipe, model
+        self.pipe, self.model, self.who = pipe, model, type(pipe).__name__
         self.call = {**call, "num_inference_steps": steps}
         self._taken = inspect.signature(pipe.__call__).parameters
         self._refuse_pictures()
@@ -55,8 +52,8 @@ class ConditionRecorder:
         self._first = FirstSteps(pipe, model)
         heard = self._first.run(self._alone(_PROBE) | {"num_inference_steps": max(2, steps)}, 2)
         self.own_sigmas, self.scheduler = heard.own_sigmas, heard.scheduler
-        one = self._only_call(heard.steps[0])
-        self.inputs = self._inputs(heard.steps)
+        one = only_call(self.who, heard.steps[0])
+        self.inputs = inputs_of(self.who, self._first, heard.steps)
         self.rows = len(one.noisy)
         self.batched = self._batched(one)
 
@@ -66,17 +63,17 @@ class ConditionRecorder:
         step, self.scheduler = heard.steps[0], heard.scheduler
         calls = step.calls
         if len(calls) == 1 and len(calls[0].noisy) == self.rows:
-            self._check(step)
+            check_step(self.who, step, self.inputs.sign)
             return self._conditions(calls[0].told, None)
         alone = self._first.run(self._alone(prompt)).steps[0]
-        self._check(alone)
+        check_step(self.who, alone, self.inputs.sign)
         sides: list[Tree] = [call.told for call in calls]
         if len(calls) == 1:
             sides = list(halves(calls[0].told, self.batched))
         far = [distance(side, alone.calls[0].told) for side in sides]
-        if len(sides) != 2 or far[0] == far[1]:
+        if len(sides) != 2 or not min(far) < 0.1 * max(far):  # 0 and 0, or infinite both
             raise SparseError(
-                f"{type(self.pipe).__name__} makes {len(sides)} predictions a step, of which none "
+                f"{self.who} makes {len(sides)} predictions a step, of which none "
                 f"or more than one is of the prompt; distillation needs one with it and one without. "
                 f"Use another prompt than the negative one, and guidance_scale > 1."
             )
@@ -96,7 +93,7 @@ class ConditionRecorder:
     def _refuse_pictures(self) -> None:
         if given := [name for name in _PICTURES if self.call.get(name) is not None]:
             raise SparseError(
-                f"{type(self.pipe).__name__} is given {', '.join(given)}; distillation is for text to "
+                f"{self.who} is given {', '.join(given)}; distillation is for text to "
                 f"video or image: it has no data for pictures to start from."
             )
 
@@ -126,8 +123,8 @@ class ConditionRecorder:
         failed: SparseError | None = None
         for way in ways:
             try:
-                two = self._only_call(self._first.run(self._alone(_PROBE) | way).steps[0])
-                found = batched_leaves(one.told, two.told, f"{type(self.pipe).__name__} ")
+                two = only_call(self.who, self._first.run(self._alone(_PROBE) | way).steps[0])
+                found = batched_leaves(one.told, two.told, f"{self.who} ")
             except SparseError as error:
                 failed = error
                 continue
@@ -136,86 +133,5 @@ class ConditionRecorder:
                 return found
         why = "makes one sample at a time." if failed is None else f"cannot make two: {failed}"
         raise SparseError(
-            f"What belongs to a sample cannot be told from what belongs to all: "
-            f"{type(self.pipe).__name__} {why}"
+            f"What belongs to a sample cannot be told from what belongs to all: {self.who} {why}"
         ) from failed
-
-    def _only_call(self, step: FirstStep) -> Call:
-        if len(step.calls) != 1:
-            raise SparseError(
-                f"{type(self.pipe).__name__} calls its model {len(step.calls)} times a step without "
-                f"guidance; distillation cannot tell the predictions apart."
-            )
-        return step.calls[0]
-
-    def _inputs(self, steps: list[FirstStep]) -> Inputs:
-        call = self._only_call(steps[0])
-        self._check_shape(steps[0], call)
-        times = call.timestep
-        flat = times.flatten()
-        if not bool((flat == flat[0]).all()) or (times.ndim and len(times) != len(call.noisy)):
-            raise SparseError(
-                f"{type(self.pipe).__name__} gives its model timesteps {list(times.shape)} that "
-                f"differ; distillation needs one for each sample."
-            )
-        scale, offset = self._clock(steps)
-        answer = _mean(call.answer, steps[0].output)
-        return Inputs(
-            shape=tuple(call.noisy.shape[1:]),
-            noisy_name=self._first.noisy_name,
-            time_name=self._first.time_name,
-            time_scale=scale,
-            time_offset=offset,
-            time_shape=tuple(times.shape[1:]),
-            sign=-1 if _near(steps[0].output, -answer) else 1,
-            dtype=call.noisy.dtype,
-        )
-
-    def _clock(self, steps: list[FirstStep]) -> tuple[float, float]:
-        """How the model's timestep follows from the scheduler's."""
-        told = [float(self._only_call(step).timestep.flatten()[0]) for step in steps]
-        for scale, offset in _CLOCKS:
-            expected = [scale * step.time + offset for step in steps]
-            if _near(torch.tensor(told), torch.tensor(expected)):
-                return scale, offset
-        raise SparseError(
-            f"{type(self.pipe).__name__} tells its model timesteps {told} where its scheduler has "
-            f"{[step.time for step in steps]}; distillation knows t, t / 1000 and 1 - t / 1000."
-        )
-
-    def _check(self, step: FirstStep) -> None:
-        """The model's input is the noise, its output what the scheduler gets."""
-        call = self._only_call(step)
-        self._check_shape(step, call)
-        if not _near(call.noisy, step.sample):
-            raise SparseError(
-                f"{type(self.pipe).__name__} scales the noise before its model sees it, which "
-                f"distillation does not know."
-            )
-        if not _near(step.output, self.inputs.sign * _mean(call.answer, step.output)):
-            raise SparseError(
-                f"{type(self.pipe).__name__} changes what its model gives before its scheduler gets "
-                f"it, beyond guidance; distillation does not know how."
-            )
-
-    def _check_shape(self, step: FirstStep, call: Call) -> None:
-        if call.noisy.shape != step.sample.shape:
-            raise SparseError(
-                f"{type(self.pipe).__name__} gives its model {list(call.noisy.shape)} to step "
-                f"{list(step.sample.shape)}. Distillation is for models whose input is the noise "
-                f"alone, from text to video or image: it has no data for pictures to start from."
-            )
-
-
-def _mean(answer: Tensor, output: Tensor) -> Tensor:
-    """The part of a model's output that is not the variance, where it gives one."""
-    learned = answer.ndim > 1 and answer.shape[1] == 2 * output.shape[1]
-    return answer[:, : output.shape[1]] if learned else answer
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    """Whether two are equal but for rounding."""
-    if one.shape != other.shape:
-        return False
-    largest = other.float().abs().max()
-    return bool((one.float() - other.float()).abs().max() <= _ROUNDING * largest)
