@@ -27,7 +27,8 @@ pytestmark = pytest.mark.slow
 LIMIT = 96 * 2.0**-24 * 5 * LAYERS * 8
 # Blocks that are the same at every step. ASA draws its samples by the step wherever no gradients are
 # recorded, and a session tells steps apart by the highest noise level of the batch, which halves of a
-# batch do not share: there, two processes draw other samples than one, and gradients differ by percents.
+# batch do not share: there, two processes draw other samples than one, and gradients differ by some
+# percent.
 WINDOW = {"name": "window", "density": 0.5, "block_size": 8}
 
 
