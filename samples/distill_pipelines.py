@@ -11,7 +11,7 @@ import torch
 from diffusers import WanPipeline
 
 import sparsediff
-from sparsediff.distill.student_source import StudentSource
+from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.search import Method
 
 MODEL = Path(__file__).parent / "models" / "shapes-wan"

@@ -24,17 +24,17 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 import sparsediff
-from sparsediff.distill.actors import Actors
-from sparsediff.distill.conditions import Conditions
-from sparsediff.distill.distillation import Distillation
 from sparsediff.distill.draws import Draws, seed_of
 from sparsediff.distill.mmd_loss import mmd_squared, polynomial_kernel
-from sparsediff.distill.objective import Samples, Update
-from sparsediff.distill.roles import Role
+from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.sample_chain import sample_chain
-from sparsediff.distill.settings import DistillSettings
-from sparsediff.distill.setup import Setup
-from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.distill.student.student_scheduler import student_scheduler
+from sparsediff.distill.training.actors import Actors
+from sparsediff.distill.training.distillation import Distillation
+from sparsediff.distill.training.objective import Samples, Update
+from sparsediff.distill.training.roles import Role
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import Setup
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "train_unet"), str(HERE / "train")]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         sparse_attention,
         sparse_attention_report,
     )
-    from sparsediff.distill.load_student import load_student, unload_student
+    from sparsediff.distill.student.load_student import load_student, unload_student
     from sparsediff.kernels import BlockMask, SparseError
     from sparsediff.models import supported_models
     from sparsediff.plans import PatternPlan
@@ -61,7 +61,7 @@ _HOMES = {
         "sparse_attention",
         "sparse_attention_report",
     ),
-    "sparsediff.distill.load_student": ("load_student", "unload_student"),
+    "sparsediff.distill.student.load_student": ("load_student", "unload_student"),
     "sparsediff.kernels": ("BlockMask", "SparseError"),
     "sparsediff.models": ("supported_models",),
     "sparsediff.plans": ("PatternPlan",),

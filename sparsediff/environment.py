@@ -9,7 +9,16 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("sparsediff", "torch", "diffusers", "transformers", "accelerate", "triton", "xformers")
+PACKAGES = (
+    "sparsediff",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "triton",
+    "xformers",
+)
 # The oldest and the newest version of what is attached to that the tests run with.
 TESTED = {"diffusers": ("0.41.0", "0.42.1")}
 _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "asimd", "sve")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsediff.cli.distill_arguments import add_arguments, method_fields, settings_options
-from sparsediff.cli.prompt_file import read_prompts
+from sparsediff.cli.distill_inputs import check_objective, encode, objective_of, prompts_of
+from sparsediff.cli.public_words import public_command, public_path
 
 if TYPE_CHECKING:
-    from sparsediff.distill.settings import DistillSettings
-    from sparsediff.distill.trainer import Figures
+    from sparsediff.distill.training.settings import DistillSettings
+    from sparsediff.distill.training.trainer import Figures
     from sparsediff.generation import GenerationRecipe
 
 SCHEMA = "sparsediff.distill/1"
@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.json:
         print(json.dumps({"schema": SCHEMA, **found}, allow_nan=False))
+    elif args.encode_to is not None:
+        print(f"embeddings: {found['out']} ({found['prompts']} prompts)")
+        print(f"next: sparsediff distill {args.model} --prompts {found['out']} --out runs/student")
     else:
         print(f"student: {found['out']} ({found['iterations']} iterations)")
         print(f"next: sparsediff.load_student(pipe, {found['out']!r}), see docs/distillation.md")
@@ -53,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _distill(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; empty in processes that are not the main one."""
-    from sparsediff.distill.acceleration import accelerator_for
-    from sparsediff.distill.distillation import Distillation, check_folder
-    from sparsediff.distill.earlier_student import adapter_file
-    from sparsediff.distill.setup import sparse_method
+    from sparsediff.distill.training.acceleration import accelerator_for
+    from sparsediff.distill.training.distillation import Distillation, check_folder
+    from sparsediff.distill.training.earlier_student import adapter_file
+    from sparsediff.distill.training.setup import sparse_method
+    from sparsediff.distill.training.training_start import named
     from sparsediff.generation import GenerationRecipe
     from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
     from sparsediff.model_files import ModelFiles
@@ -64,13 +68,14 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
 
     out = Path(args.out)
     require_writable(out, advice="Choose another --out.")
-    prompts = read_prompts(args.prompts, args.limit)
+    prompts = prompts_of(args)
     hide_library_bars()
     files = ModelFiles(name=args.model)
     recipe = GenerationRecipe.of(files)
     settings = _settings(args, recipe)
     sparse_method(settings)
-    check_folder(out, settings, prompts, args.resume_from_checkpoint)
+    check_objective(args)
+    check_folder(out, settings, named(prompts), args.resume_from_checkpoint)
     if args.start_from is not None:
         adapter_file(Path(args.start_from))
     device = resolve_device(args.device)
@@ -81,6 +86,8 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     wanted = args.dtype or ("float32" if settings.lora_rank == 0 else None)
     dtype = resolve_dtype(wanted, recipe, device)
     pipe = load_pipeline(files, dtype=dtype, device=str(accelerator.device))
+    if args.encode_to is not None:
+        return encode(pipe, prompts, settings, Path(args.encode_to))
     training = Distillation(
         pipe,
         prompts,
@@ -90,6 +97,7 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
         resume=args.resume_from_checkpoint,
         start_from=None if args.start_from is None else Path(args.start_from),
         fps=recipe.fps,
+        objective=objective_of(args, settings, accelerator),
         tell=_Teller(settings, quiet=args.quiet or not accelerator.is_main_process),
     )
     accelerator.init_trackers("sparsediff", config=_told(settings))
@@ -97,12 +105,12 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     accelerator.end_training()
     if not accelerator.is_main_process:
         return {}
-    training.save(model=args.model, command=f"sparsediff {shlex.join(args.argv)}")
+    training.save(model=public_path(args.model), command=public_command(args.argv))
     return {"out": str(out), "iterations": settings.iterations, "settings": settings.to_dict()}
 
 
 def _settings(args: argparse.Namespace, recipe: GenerationRecipe) -> DistillSettings:
-    from sparsediff.distill.settings import DistillSettings
+    from sparsediff.distill.training.settings import DistillSettings
     from sparsediff.token_size import parse_size
 
     call = dict(recipe.call)

@@ -32,11 +32,17 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add every argument, in groups; each flag is also understood with underscores, as in diffusers."""
     p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id: the teacher")
     flag = _flags(p)
-    flag("prompts", metavar="FILE", required=True, help="prompts, one a line; no videos are needed")
+    flag(
+        "prompts",
+        metavar="FILE",
+        required=True,
+        help="prompts, one a line, or their embeddings (.safetensors of --encode-to)",
+    )
     flag(
         "limit", type=int, default=LIMIT, metavar="N", help="use the first N prompts (%(default)s)"
     )
     flag("out", metavar="DIR", required=True, help="folder for the student and its training")
+    flag("encode_to", metavar="FILE", help="only write the prompts' embeddings, to train on later")
     flag(
         "resume_from_checkpoint", metavar="NAME", help="latest, or the name of a checkpoint in DIR"
     )
@@ -99,8 +105,10 @@ def _add_objective(flag: Callable[..., None]) -> None:
     flag(
         "objective",
         choices=OBJECTIVES,
-        help="mmd compares with real samples, from Python only (tdm)",
+        help="tdm needs no data; mmd fine-tunes on real images: --data, --features (tdm)",
     )
+    flag("data", metavar="DIR", help="real images for mmd")
+    flag("features", metavar="MODEL", help="CLIP image encoder for mmd, folder or Hub id")
     flag("churn", type=float, help="share of fresh noise in training steps: 0 TDM, 0.436 BLADE (0)")
     flag(
         "separate",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
+from sparsediff.cli.public_words import public_path
 
 # Written out because the packages that know them import torch; a test compares them.
 BUDGETS = ("density", "psnr", "speedup")
@@ -89,7 +89,13 @@ def command_words(args: argparse.Namespace) -> list[str]:
 
     Of absolute paths only the last part: the command is published with the plan.
     """
-    words = ["sparsediff", "search", _public(args.model), "--prompts", _public(args.prompts)]
+    words = [
+        "sparsediff",
+        "search",
+        public_path(args.model),
+        "--prompts",
+        public_path(args.prompts),
+    ]
     for name in (
         "limit",
         "size",
@@ -108,7 +114,3 @@ def command_words(args: argparse.Namespace) -> list[str]:
         if getattr(args, name):
             words.append(f"--{name.replace('_', '-')}")
     return words
-
-
-def _public(path: str) -> str:
-    return Path(path).name if Path(path).expanduser().is_absolute() else path

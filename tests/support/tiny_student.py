@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from sparsediff.distill.student_card import StudentCard
-from sparsediff.distill.student_files import save_student
-from sparsediff.distill.student_scheduler import student_scheduler
-from sparsediff.distill.visited_grid import visited_grid
+from sparsediff.distill.student.student_card import StudentCard
+from sparsediff.distill.student.student_files import save_student
+from sparsediff.distill.student.student_scheduler import student_scheduler
+from sparsediff.distill.student.visited_grid import visited_grid
 from sparsediff.plans import Fingerprint
 from sparsediff.search import Method
 

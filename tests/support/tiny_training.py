@@ -12,9 +12,9 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from tiny_pipelines import wan
 
-from sparsediff.distill.acceleration import accelerator_for
-from sparsediff.distill.distillation import Distillation
-from sparsediff.distill.settings import DistillSettings
+from sparsediff.distill.training.acceleration import accelerator_for
+from sparsediff.distill.training.distillation import Distillation
+from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.session import Session
 
 PROMPTS = ("a red circle", "a blue ring", "a green box")

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from tiny_training import forget_accelerate, training_of, watched, weights_of
 
-from sparsediff.distill.checkpoints import Checkpoints
-from sparsediff.distill.learner import Learner
-from sparsediff.distill.trainer import Trainer
+from sparsediff.distill.training.checkpoints import Checkpoints
+from sparsediff.distill.training.learner import Learner
+from sparsediff.distill.training.trainer import Trainer
 from sparsediff.kernels.errors import SparseError
 
 _HANGS = 124  # as `timeout` says it

@@ -14,10 +14,10 @@ from tiny_training import forget_accelerate
 
 import sparsediff
 from sparsediff.cli import distill, distill_arguments, main, parser
-from sparsediff.distill import settings as settings_module
-from sparsediff.distill.acceleration import accelerator_for
-from sparsediff.distill.settings import DistillSettings
-from sparsediff.distill.setup import STATELESS
+from sparsediff.distill.training import settings as settings_module
+from sparsediff.distill.training.acceleration import accelerator_for
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import STATELESS
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import load_pipeline
 from sparsediff.model_files import ModelFiles

@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from tiny_training import training_of
 
-from sparsediff.distill.averages import Averages
+from sparsediff.distill.training.averages import Averages
 
 
 def test_they_are_diffusers_moving_average() -> None:

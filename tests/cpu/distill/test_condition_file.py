@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sparsediff.distill.condition_file import load_conditions, save_conditions
-from sparsediff.distill.conditions import Conditions
-from sparsediff.distill.tree import leaves
+from sparsediff.distill.recording.condition_file import load_conditions, save_conditions
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.recording.tree import leaves
 from sparsediff.kernels.errors import SparseError
 
 KEY = "sparsediff_conditions"

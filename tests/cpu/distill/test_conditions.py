@@ -10,13 +10,13 @@ import torch
 from tiny_pipelines import FAMILIES, wan
 from torch import Tensor
 
-from sparsediff.distill.condition_recorder import ConditionRecorder
-from sparsediff.distill.conditions import Conditions
-from sparsediff.distill.denoiser import Denoiser
 from sparsediff.distill.noise import Level, noise_of
-from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.distill.recording.condition_recorder import ConditionRecorder
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.recording.denoiser import Denoiser
+from sparsediff.distill.recording.tree import leaves
+from sparsediff.distill.student.student_scheduler import student_scheduler
 from sparsediff.distill.tdm_loss import guided
-from sparsediff.distill.tree import leaves
 from sparsediff.kernels.errors import SparseError
 from sparsediff.models import denoisers
 

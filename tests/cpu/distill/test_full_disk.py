@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from tiny_training import training_of
 
 from sparsediff import media
-from sparsediff.distill import checkpoints
-from sparsediff.distill.distillation import Distillation
-from sparsediff.distill.trainer import Figures
-from sparsediff.distill.training_log import TrainingLog
-from sparsediff.distill.whole_file import write_whole
+from sparsediff.distill.training import checkpoints
+from sparsediff.distill.training.distillation import Distillation
+from sparsediff.distill.training.trainer import Figures
+from sparsediff.distill.training.training_log import TrainingLog
+from sparsediff.distill.training.whole_file import write_whole
 from sparsediff.kernels.errors import SparseError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

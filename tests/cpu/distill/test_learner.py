@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from tiny_training import forget_accelerate, settings_of
 
-from sparsediff.distill.learner import Learner
+from sparsediff.distill.training.learner import Learner
 
 
 @pytest.fixture(scope="module")

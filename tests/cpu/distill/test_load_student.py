@@ -17,8 +17,8 @@ from tiny_pipelines import FAMILIES, Family
 from tiny_student import STEPS, add_student, card_of, component_of, make_student
 
 import sparsediff
-from sparsediff.distill.student_files import save_student
-from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.distill.student.student_files import save_student
+from sparsediff.distill.student.student_scheduler import student_scheduler
 from sparsediff.kernels.errors import AlreadyEnabledError, PlanError, PlanMismatchError, SparseError
 from sparsediff.plans import Fingerprint
 

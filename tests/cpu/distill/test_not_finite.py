@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny_training import forget_accelerate, settings_of, training_of, weights_of
 
-from sparsediff.distill.acceleration import accelerator_for
-from sparsediff.distill.distillation import Distillation
-from sparsediff.distill.learner import Learner
-from sparsediff.distill.trainer import Trainer
+from sparsediff.distill.training.acceleration import accelerator_for
+from sparsediff.distill.training.distillation import Distillation
+from sparsediff.distill.training.learner import Learner
+from sparsediff.distill.training.trainer import Trainer
 from sparsediff.kernels.errors import SparseError
 
 # What one of both roles has: weights, and AdamW's two moments and counter of each.

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tiny_training import settings_of, training_of, weights_of
 from training_processes import in_processes, killed_in_a_checkpoint, killed_in_an_iteration
 
-from sparsediff.distill.distillation import Distillation
-from sparsediff.distill.training_start import FREE, PROMPTS, SETTINGS
+from sparsediff.distill.training.distillation import Distillation
+from sparsediff.distill.training.training_start import FREE, PROMPTS, SETTINGS
 from sparsediff.kernels.errors import SparseError
 
 CHECKPOINTS = Path("training") / "checkpoints"

@@ -11,10 +11,10 @@ import torch
 from tiny_pipelines import wan
 from tiny_training import LAYERS, PROMPTS, settings_of, training_of, watched
 
-from sparsediff.distill.actors import Actors
 from sparsediff.distill.draws import Draws
-from sparsediff.distill.roles import FullRoles, LoraRoles
-from sparsediff.distill.setup import Setup
+from sparsediff.distill.training.actors import Actors
+from sparsediff.distill.training.roles import FullRoles, LoraRoles
+from sparsediff.distill.training.setup import Setup
 from sparsediff.kernels.errors import SparseError
 
 RANKS = [2, 0]  # LoRA, all weights

@@ -10,11 +10,11 @@ import torch
 from tiny_pipelines import FAMILIES
 from torch import Tensor
 
-from sparsediff.distill.condition_recorder import ConditionRecorder
-from sparsediff.distill.denoiser import Denoiser
 from sparsediff.distill.grid import StepGrid
 from sparsediff.distill.noise import TableNoise, noise_of
-from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.distill.recording.condition_recorder import ConditionRecorder
+from sparsediff.distill.recording.denoiser import Denoiser
+from sparsediff.distill.student.student_scheduler import student_scheduler
 from sparsediff.distill.trajectory import roll_out
 from sparsediff.models import denoisers
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparsediff.distill.settings import DistillSettings
+from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.kernels.errors import SparseError
 
 NAN, INFINITE = float("nan"), float("inf")

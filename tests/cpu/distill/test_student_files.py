@@ -19,12 +19,12 @@ from tiny_pipelines import wan
 from tiny_student import STEPS, card_of, make_student
 
 import sparsediff
-from sparsediff.distill import student_files
-from sparsediff.distill.saved_method import SPARSE_ATTENTION, method_text, read_method
-from sparsediff.distill.student_card import CARD, StudentCard
-from sparsediff.distill.student_files import save_student
-from sparsediff.distill.student_readme import student_readme
-from sparsediff.distill.whole_folder import whole_folder
+from sparsediff.distill.student import student_files
+from sparsediff.distill.student.saved_method import SPARSE_ATTENTION, method_text, read_method
+from sparsediff.distill.student.student_card import CARD, StudentCard
+from sparsediff.distill.student.student_files import save_student
+from sparsediff.distill.student.student_readme import student_readme
+from sparsediff.distill.student.whole_folder import whole_folder
 from sparsediff.kernels.errors import PlanError, SparseError
 from sparsediff.search import METHODS
 

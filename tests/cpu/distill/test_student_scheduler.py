@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsediff.distill.student_scheduler import student_scheduler
+from sparsediff.distill.student.student_scheduler import student_scheduler
 from sparsediff.kernels.errors import SparseError
 
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler

@@ -1,0 +1,1 @@
+"""What a pipeline tells its model of a prompt, recorded from its own call."""

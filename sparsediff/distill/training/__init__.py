@@ -1,0 +1,1 @@
+"""The training: roles, objectives and the loop on accelerate."""

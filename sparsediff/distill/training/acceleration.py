@@ -1,0 +1,66 @@
+"""The Accelerator that a distillation runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.kernels.errors import SparseError
+
+# Processes that each hold the model whole. Where accelerate shards it, it saves one optimiser for each
+# model; here two learn on one base.
+_KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_HPU", "MULTI_MLU")
+
+
+def accelerator_for(
+    settings: DistillSettings, folder: Path, *, cpu: bool = False, report_to: str | None = None
+) -> Any:
+    """accelerate's Accelerator for a training that keeps its things in `folder`.
+
+    `report_to` names one of accelerate's trackers. Raises SparseError for a tracker that is not known
+    or not installed, and for a precision or a way to share the work that cannot be used here.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    if report_to is not None:
+        _check_tracker(report_to)
+    # Each backward pass reaches one role's adapter; without this, the other's gradients are waited for.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    try:
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=settings.precision,
+            log_with=report_to,
+            project_dir=str(folder),
+            kwargs_handlers=[unused],
+        )
+    except ValueError as error:
+        raise SparseError(
+            f"precision={settings.precision!r} cannot be used here: {error}"
+        ) from error
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise SparseError("precision='fp16' needs a GPU. Use bf16, or no.")
+    kind = str(accelerator.distributed_type.value)
+    if kind not in _KINDS:
+        raise SparseError(
+            f"accelerate is set to {kind}; needs processes that each hold the whole model. Start with "
+            f"accelerate launch --multi_gpu, or torchrun."
+        )
+    return accelerator
+
+
+def _check_tracker(name: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    if name == "all":
+        return
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise SparseError(
+            f"accelerate knows no tracker {name!r}; choose one of {', '.join(LOGGER_TYPE_TO_CLASS)}."
+        )
+    if name not in [str(found) for found in get_available_trackers()]:
+        raise SparseError(
+            f"The tracker {name!r} is not installed. Install its package, such as pip install {name}, "
+            f"or leave out --report-to."
+        )

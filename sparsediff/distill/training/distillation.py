@@ -1,0 +1,201 @@
+"""Distillation: a training as a whole: start or resume, iterate, keep checkpoints, save."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.student.student_card import StudentCard
+from sparsediff.distill.student.student_files import save_student
+from sparsediff.distill.student.visited_grid import visited_grid
+from sparsediff.distill.training.averages import Averages
+from sparsediff.distill.training.checkpoints import Checkpoints, find_checkpoint
+from sparsediff.distill.training.earlier_student import read_adapter
+from sparsediff.distill.training.objective import Objective
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.training.trainer import Figures, NotFiniteError, Trainer
+from sparsediff.distill.training.training_log import TrainingLog
+from sparsediff.distill.training.training_start import check_start, is_started, named, write_start
+from sparsediff.distill.training.validation import Validation
+from sparsediff.environment import versions
+from sparsediff.kernels.errors import SparseError
+
+logger = logging.getLogger("sparsediff")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where a training keeps its things: the student in ``out``, the rest in ``out/training``."""
+
+    out: Path
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, log, settings, validation videos."""
+        return self.out / "training"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints alone."""
+        return self.training / "checkpoints"
+
+
+class Distillation:
+    """One training of one student.
+
+    `prompts`: texts, or what was recorded of them. `resume`: "latest" or the name of a checkpoint in the
+    folder, None to start; `tell` is called with every iteration's figures and seconds; `objective` makes
+    another one than TDM. Raises SparseError when the folder holds another training.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        pipe: Any,
+        prompts: Sequence[str | Conditions],
+        settings: DistillSettings,
+        accelerator: Any,
+        out: Path,
+        resume: str | None = None,
+        start_from: Path | None = None,
+        fps: int = 16,
+        objective: Callable[[Setup], Objective] | None = None,
+        tell: Callable[[Figures, float], None] = lambda figures, seconds: None,
+    ) -> None:
+        self.settings, self.accelerator, self.tell = settings, accelerator, tell
+        self.places = Places(out=out)
+        self.prompts = named(prompts)
+        check_folder(out, settings, self.prompts, resume)
+        if settings.objective != "tdm" and objective is None:
+            raise SparseError(
+                f"objective={settings.objective!r} compares with real samples; needs an objective that "
+                f"has them, such as MmdObjective."
+            )
+        self.setup = Setup.of(pipe, prompts, settings)
+        if start_from is not None:
+            self.setup.roles.start_from(read_adapter(start_from, self.setup.component))
+        made = None if objective is None else objective(self.setup)
+        self.trainer = Trainer(self.setup, settings, accelerator, made)
+        roles = self.setup.roles
+        self.averages = Averages(roles.parameters("student"), settings.average)
+        for learner in self.trainer.learners.values():
+            accelerator.register_for_checkpointing(learner.schedule)
+        if self.averages.kept is not None:
+            accelerator.register_for_checkpointing(self.averages.kept)
+        self.checkpoints = Checkpoints(
+            self.places.checkpoints, accelerator, roles, keep=settings.keep_checkpoints
+        )
+        if resume is not None:
+            self._resume(resume)
+        self.validation = Validation(
+            self.setup, settings, self.places.training / "validation", fps=fps
+        )
+
+    def run(self) -> None:
+        """Train until the iterations are done.
+
+        Raises SparseError, naming the last good checkpoint, when something is not finite.
+        """
+        settings, trainer = self.settings, self.trainer
+        if self.accelerator.is_main_process:
+            write_start(self.places.training, settings, self.prompts)
+        log = TrainingLog(
+            self.places.training / "log.jsonl", self.accelerator, done=trainer.iteration
+        )
+        while trainer.iteration < settings.iterations:
+            try:
+                figures = trainer.train_iteration()
+            except NotFiniteError as error:
+                raise SparseError(f"{error} {self._way_back()}") from error
+            self.averages.follow()
+            self.tell(figures, log.note(figures))
+            if _due(settings.checkpoint_every, trainer.iteration, settings.iterations):
+                self.checkpoints.save(trainer.iteration)
+            if _due(settings.validate_every, trainer.iteration, settings.iterations):
+                self._validate()
+        self.accelerator.wait_for_everyone()
+
+    def save(self, *, model: str | None = None, command: str | None = None) -> None:
+        """Write the student, with its averaged weights, into the folder; see `save_student`."""
+        setup, settings = self.setup, self.settings
+        timesteps, sigmas = visited_grid(setup.scheduler)
+        lora = settings.lora_rank > 0
+        with self.averages.in_place():
+            save_student(
+                self.places.out,
+                card=StudentCard(
+                    component=setup.component,
+                    base=setup.base,
+                    steps=settings.steps,
+                    timesteps=timesteps,
+                    sigmas=sigmas,
+                    own_sigmas=setup.own_sigmas,
+                    method=None if setup.method is None else setup.method.name,
+                    teacher_guidance=setup.guidance,
+                    rank=settings.lora_rank if lora else None,
+                    alpha=settings.lora_alpha if lora else None,
+                    model=model,
+                    command=command,
+                    versions=versions(),
+                    figures={"iterations": float(self.trainer.iteration)},
+                ),
+                model=setup.roles.trained("student"),
+                scheduler=setup.scheduler,
+                method=setup.method,
+            )
+
+    def _validate(self) -> None:
+        if self.accelerator.is_main_process:
+            with self.averages.in_place():
+                self.validation.generate(self.trainer.iteration)
+        self.accelerator.wait_for_everyone()
+
+    def _way_back(self) -> str:
+        known = self.checkpoints.all()
+        if not known:
+            return (
+                "There is no checkpoint yet. Start anew with lower learning rates, or a precision of "
+                "more range."
+            )
+        return (
+            f"The last good checkpoint is {known[-1]}: go on from it with --resume_from_checkpoint "
+            f"latest and lower learning rates."
+        )
+
+    def _resume(self, name: str) -> None:
+        """Go on from a checkpoint; "latest" starts anew where there is none yet, as a job restarts."""
+        if name == "latest" and not self.checkpoints.all():
+            logger.warning("There is no checkpoint in %s yet: starting anew.", self.places.training)
+            return
+        self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(name))
+        for learner in self.trainer.learners.values():
+            learner.take_rate()
+        self.averages.to(self.accelerator.device)
+
+
+def check_folder(
+    out: Path, settings: DistillSettings, prompts: Sequence[str], resume: str | None
+) -> None:
+    """Raise SparseError where a training cannot start, or go on, in a folder; nothing is loaded for it.
+
+    "latest" may be asked for where nothing was started yet.
+    """
+    places = Places(out=out)
+    if resume not in {None, "latest"}:
+        find_checkpoint(places.checkpoints, str(resume))
+    if not is_started(places.training):
+        return
+    if resume is None:
+        raise SparseError(
+            f"{out} holds a training already. Go on with it by --resume_from_checkpoint latest, or "
+            f"choose another folder."
+        )
+    check_start(places.training, settings, prompts)
+
+
+def _due(every: int, iteration: int, last: int) -> bool:
+    return bool(every) and (iteration % every == 0 or iteration == last)

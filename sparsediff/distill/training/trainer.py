@@ -1,0 +1,134 @@
+"""Trainer: iterations of an objective on accelerate: micro-batches, updates, what must be finite."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsediff.distill.draws import seed_of
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.training.learner import Learner, is_overflow
+from sparsediff.distill.training.objective import Objective, Samples
+from sparsediff.distill.training.roles import Role
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.training.tdm_objective import TdmObjective
+from sparsediff.kernels.errors import SparseError
+
+
+class NotFiniteError(SparseError):
+    """A loss or gradient became NaN or infinite; the update changed nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What one iteration measured, by role: losses and gradient norms, means over processes."""
+
+    iteration: int
+    losses: dict[Role, float]
+    norms: dict[Role, float]
+    rate: float
+
+
+class Trainer:
+    """The learners of an objective taking turns.
+
+    All random numbers follow from the seed, the iteration and the number of the sample.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        settings: DistillSettings,
+        accelerator: Any,
+        objective: Objective | None = None,
+    ) -> None:
+        self.setup, self.settings, self.accelerator = setup, settings, accelerator
+        self.iteration = 0
+        self.objective = objective or TdmObjective(
+            setup=setup, settings=settings, device=accelerator.device
+        )
+        roles = setup.roles
+        rates: dict[Role, float] = {
+            "student": settings.learning_rate,
+            "fake": settings.fake_learning_rate,
+        }
+        turns = Counter(role for role, _ in self.objective.updates())
+        self.learners = {
+            role: Learner(roles.parameters(role), rates[role], settings, updates=turns[role])
+            for role in self.objective.learners
+        }
+        if settings.gradient_checkpointing:
+            roles.each(lambda model: model.enable_gradient_checkpointing())
+        roles.prepare(accelerator)
+        for learner in self.learners.values():
+            learner.optimizer = accelerator.prepare(learner.optimizer)
+
+    def train_iteration(self) -> Figures:
+        """One iteration; raises NotFiniteError when something is not finite."""
+        parts = [
+            self.objective.prepare(self._samples(micro))
+            for micro in range(self.settings.accumulation)
+        ]
+        losses: dict[Role, float] = {}
+        norms: dict[Role, float] = {}
+        for role, loss_of in self.objective.updates():
+            losses[role], norms[role] = self._update(role, parts, loss_of)
+        self.iteration += 1
+        self.setup.roles.rest()
+        rate = self.learners["student"].schedule.get_last_lr()[0]
+        return Figures(iteration=self.iteration, losses=losses, norms=norms, rate=rate)
+
+    def _samples(self, micro: int) -> Samples:
+        """This process's samples among all samples of the training."""
+        settings, processes = self.settings, self.accelerator.num_processes
+        first = (self.iteration * settings.accumulation + micro) * processes * settings.batch
+        first += self.accelerator.process_index * settings.batch
+        numbers = tuple(range(first, first + settings.batch))
+        conditions = Conditions.stack([self._conditions(number) for number in numbers])
+        return Samples(numbers=numbers, conditions=conditions.to(self.accelerator.device))
+
+    def _conditions(self, number: int) -> Conditions:
+        """The prompt of a sample: all prompts in one random order after another."""
+        known = self.setup.conditions
+        epoch, place = divmod(number, len(known))
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
+        return known[int(torch.randperm(len(known), generator=generator)[place])]
+
+    def _update(
+        self, role: Role, parts: list[Any], loss_of: Callable[[Any], Tensor]
+    ) -> tuple[float, float]:
+        total = 0.0
+        for number, part in enumerate(parts):
+            with self._gathering(role, last=number == len(parts) - 1):
+                loss = loss_of(part) / len(parts)
+                # The role again: a checkpointed model computes its forward anew in here.
+                with self.setup.roles.playing(role):
+                    self.accelerator.backward(loss)
+            total += float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+        if not math.isfinite(total):
+            raise NotFiniteError(
+                f"The loss of the {role} is {total} at iteration {self.iteration}."
+            )
+        norm = self.learners[role].update(self.accelerator)
+        if not math.isfinite(norm) and not is_overflow(self.accelerator):
+            raise NotFiniteError(
+                f"The gradients of the {role} have norm {norm} at iteration {self.iteration}."
+            )
+        return total, norm
+
+    @contextmanager
+    def _gathering(self, role: Role, *, last: bool) -> Iterator[None]:
+        """Gradients are exchanged between processes with the last micro-batch only."""
+        if last:
+            yield
+            return
+        with self.accelerator.no_sync(self.setup.roles.called(role)):
+            yield

@@ -1,0 +1,74 @@
+"""Validation: what the student makes of fixed prompts and seeds while it is trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import Setup
+from sparsediff.kernels.errors import SparseError
+
+
+class Validation:
+    """Videos or images of the validation prompts, prompt n from seed n, in a folder per iteration."""
+
+    def __init__(self, setup: Setup, settings: DistillSettings, folder: Path, *, fps: int) -> None:
+        self.setup, self.settings, self.folder, self.fps = setup, settings, folder, fps
+
+    def generate(self, iteration: int) -> list[Path]:
+        """Generate as a user of the student would; returns the files.
+
+        Raises SparseError when they cannot be written, with nothing of them left.
+        """
+        target = self.folder / f"iteration-{iteration:06d}"
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            with torch.no_grad(), self._student_in_pipeline():
+                return [
+                    self._write(prompt, number, target)
+                    for number, prompt in enumerate(self.settings.validation_prompts)
+                ]
+        except OSError as error:
+            shutil.rmtree(target, ignore_errors=True)
+            raise SparseError(
+                f"The validation of iteration {iteration} could not be written: {error}. Make room, "
+                f"then go on with --resume_from_checkpoint latest."
+            ) from error
+
+    def _write(self, prompt: str, number: int, target: Path) -> Path:
+        from sparsediff.media import write_frames
+        from sparsediff.timed_run import frames_of
+
+        call = {
+            **self.settings.call,
+            "num_inference_steps": self.settings.steps,
+            "guidance_scale": 1.0,
+        }
+        output: Any = self.setup.pipe(
+            prompt=prompt,
+            generator=torch.Generator().manual_seed(number),
+            output_type="np",
+            **call,
+        )
+        frames = frames_of(output)
+        suffix = ".mp4" if len(frames) > 1 else ".png"
+        return write_frames(frames, target / f"{number:02d}{suffix}", fps=self.fps)
+
+    @contextmanager
+    def _student_in_pipeline(self) -> Iterator[None]:
+        """Where all weights are trained, the pipeline holds the teacher's otherwise."""
+        setup = self.setup
+        before = getattr(setup.pipe, setup.component)
+        setattr(setup.pipe, setup.component, setup.roles.trained("student"))
+        try:
+            with setup.roles.playing("student"):
+                yield
+        finally:
+            setattr(setup.pipe, setup.component, before)
+            setup.roles.rest()
