@@ -48,9 +48,9 @@ class Places:
 class Distillation:
     """One training of one student.
 
-    `prompts`: texts, or what was recorded of them. `resume`: "latest" or the name of a checkpoint in the
-    folder, None to start; `tell` is called with every iteration's figures and seconds; `objective` makes
-    another one than TDM. Raises SparseError when the folder holds another training.
+    `prompts`: texts, or what was recorded of them. `resume`: "latest" or the name of a checkpoint in
+    the folder, None to start; `tell` is called with every iteration's figures and seconds; `objective`
+    makes another one than TDM. Raises SparseError when the folder holds another training.
     """
 
     def __init__(  # noqa: PLR0917
