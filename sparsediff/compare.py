@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsediff.api import enable_sparse_attention
+from sparsediff.distill.student.load_student import load_student
 from sparsediff.environment import device_name, versions
 from sparsediff.generation_request import GenerationRequest
 from sparsediff.generation_result import GenerationResult, Timing
@@ -44,6 +45,8 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, recipe, device)
     pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
+    if request.student is not None:  # fused: as fast dense as the model that both are compared to
+        load_student(pipe, request.student, sparse=False, fuse=True)
     if request.plan is not None:
         request.plan.check(pipe)
     runner = Runner(pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsediff.configuration import Choice, Configuration
+from sparsediff.distill.student.student_card import StudentCard
+from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels import backends
 from sparsediff.kernels.errors import SparseError
@@ -21,7 +23,9 @@ class GenerationRequest:
     ``model`` folder or Hub id; ``prompt`` None takes the recipe's; ``method`` as in
     `enable_sparse_attention`, a Method once constructed, and then ``plan`` the plan it came from;
     ``call`` pipeline arguments that replace the recipe's; ``repeat`` timed runs of each kind;
-    ``compare`` also runs dense; ``gate`` as in `enable_sparse_attention`. Raises SparseError.
+    ``compare`` also runs dense; ``gate`` as in `enable_sparse_attention`. ``student``: the folder or
+    Hub id of a distilled student, which is run in place of the model, with the method it was trained
+    with. Raises SparseError.
     """
 
     model: str
@@ -36,9 +40,13 @@ class GenerationRequest:
     device: str | None = None
     dtype: str | None = None
     gate: bool = True
+    student: str | None = None
+    card: StudentCard | None = field(default=None, init=False)
     plan: PatternPlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        if self.student is not None:
+            self._take_student(StudentSource.of(self.student))
         config = Configuration.of(self.method, self.options)
         object.__setattr__(self, "method", config.method)
         object.__setattr__(self, "plan", config.plan)
@@ -51,6 +59,19 @@ class GenerationRequest:
         if not 0 <= self.seed < 2**63:
             raise SparseError(f"seed={self.seed}: needs a whole number from 0 to 2^63 - 1.")
 
+    def _take_student(self, source: StudentSource) -> None:
+        card = source.card()
+        method = source.method(card)
+        if method is not None:
+            object.__setattr__(self, "method", method)
+        steps = self.call.get("num_inference_steps", card.steps)
+        if steps != card.steps:
+            raise SparseError(
+                f"--steps {steps}: this student was trained for {card.steps}, and has no noise levels "
+                f"for another number. Leave it out."
+            )
+        object.__setattr__(self, "card", card)
+
     def recipe(self) -> GenerationRecipe:
         """The model's recipe with the user's arguments and prompt, of a model that is supported.
 
@@ -59,6 +80,12 @@ class GenerationRequest:
         files = ModelFiles(name=self.model)
         files.denoisers()
         recipe = GenerationRecipe.of(files).with_call(**self.call)
+        if self.card is not None:
+            own = {
+                "num_inference_steps": self.card.steps,
+                self.card.guidance_name: self.card.guidance,
+            }
+            recipe = recipe.with_call(**own)
         if self.prompt is not None:
             return replace(recipe, prompt=self.prompt)
         if not recipe.prompt:

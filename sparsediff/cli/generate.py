@@ -62,6 +62,7 @@ def _request(args: argparse.Namespace) -> GenerationRequest:
         options=method_options(args),
         backend=args.backend,
         gate=args.gate,
+        student=args.student,
         seed=args.seed,
         call=call_arguments(args),
         repeat=args.repeat,

@@ -38,6 +38,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         "--method", choices=METHOD_NAMES, default="adaspa", help="default: %(default)s"
     )
     either.add_argument("--plan", metavar="PLAN", help="folder or Hub id of a plan for this model")
+    either.add_argument(
+        "--student",
+        metavar="STUDENT",
+        help="folder or Hub id of a distilled student of this model: its steps, its attention",
+    )
     group.add_argument(
         "--density", type=float, help="share of blocks a sparse call computes, in (0, 1]"
     )

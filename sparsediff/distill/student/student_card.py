@@ -31,7 +31,8 @@ class StudentCard:
     the end. ``own_sigmas``: the pipeline makes them, for the size it was trained at. ``method`` the
     name of its sparse attention, whose options are in a file of their own; None for dense.
 
-    ``teacher_guidance`` the guidance scale that it has learnt, ``guidance`` the one it is run with.
+    ``teacher_guidance`` the guidance scale that it has learnt, ``guidance`` the one it is run with,
+    as the argument ``guidance_name`` of its pipeline.
     ``rank`` and ``alpha`` of the LoRA, None where all weights were trained. ``figures`` of the training
     and its evaluation, by name; ``command`` and ``versions`` it was made with.
 
@@ -47,6 +48,7 @@ class StudentCard:
     method: str | None = None
     teacher_guidance: float | None = None
     guidance: float = 1.0
+    guidance_name: str = "guidance_scale"
     rank: int | None = None
     alpha: float | None = None
     model: str | None = None
@@ -106,6 +108,13 @@ def _component(value: object, path: str) -> str:
     return name
 
 
+def _argument(value: object, path: str) -> str:
+    name = text(value, path)
+    if not name.isidentifier():  # it becomes the name of an argument
+        raise wrong(value, path, "the name of an argument, such as guidance_scale")
+    return name
+
+
 _OWN: dict[str, Reader[Any]] = {
     "component": _component,
     "steps": whole(1, 10**4),
@@ -115,6 +124,7 @@ _OWN: dict[str, Reader[Any]] = {
     "method": optional(text),
     "teacher_guidance": optional(number(0, 1000)),
     "guidance": number(0, 1000),
+    "guidance_name": _argument,
     "rank": optional(whole(1, 10**6)),
     "alpha": optional(number(0, _MOST, above=True)),
     "model": optional(text),

@@ -30,7 +30,7 @@ def student_readme(card: StudentCard, scheduler: str) -> str:
 
 
 def _call(card: StudentCard) -> str:
-    return f"pipe(prompt, num_inference_steps={card.steps}, guidance_scale={card.guidance:g})"
+    return f"pipe(prompt, num_inference_steps={card.steps}, {card.guidance_name}={card.guidance:g})"
 
 
 def _with_sparsediff(card: StudentCard, base: str | None) -> str:

@@ -136,6 +136,8 @@ class Distillation:
                     own_sigmas=setup.own_sigmas,
                     method=None if setup.method is None else setup.method.name,
                     teacher_guidance=setup.guidance,
+                    guidance=float(setup.call.get(setup.guidance_name or "", 1.0)),
+                    guidance_name=setup.guidance_name or "guidance_scale",
                     rank=settings.lora_rank if lora else None,
                     alpha=settings.lora_alpha if lora else None,
                     model=model,

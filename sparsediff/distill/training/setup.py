@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,8 @@ _SPARSE_ROLES: dict[str, tuple[Role, ...]] = {
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Setup:
     """``model`` the pipeline's denoiser, ``component`` its name, ``base`` what tells it from others;
-    ``guidance`` of the teacher.
+    ``guidance`` of the teacher. ``call``: how a pipeline is called to run the student; its
+    ``guidance_name`` is the pipeline's word for guidance, None where it has none.
 
     ``own_sigmas``: the pipeline, not the scheduler's configuration, makes the noise levels.
     """
@@ -51,6 +52,8 @@ class Setup:
     conditions: Sequence[Conditions]
     own_sigmas: bool
     guidance: float
+    guidance_name: str | None
+    call: Mapping[str, Any]
     method: Method | None
     roles: Roles
     matching: TrajectoryMatching
@@ -87,6 +90,8 @@ class Setup:
             conditions=conditions,
             own_sigmas=recorder.own_sigmas,
             guidance=1.0 if recorder.guidance is None else recorder.guidance,
+            guidance_name=recorder.guidance_name or None,
+            call=_student_call(recorder, conditions[0]),
             method=method,
             roles=_roles(model, method, settings),
             matching=TrajectoryMatching(
@@ -122,6 +127,14 @@ def encoded(recorder: ConditionRecorder, prompts: Sequence[str | Conditions]) ->
             one = replace(one, negative=found[0].negative)
         found.append(one)
     return found
+
+
+def _student_call(recorder: ConditionRecorder, known: Conditions) -> dict[str, Any]:
+    """Without guidance, which the student has learnt; one that is told to the model stays."""
+    call = dict(recorder.call)
+    if recorder.guidance_name and known.negative is not None:
+        call[recorder.guidance_name] = 1.0
+    return call
 
 
 def sparse_method(settings: DistillSettings) -> Method | None:

@@ -45,16 +45,11 @@ class Validation:
         from sparsediff.media import write_frames
         from sparsediff.timed_run import frames_of
 
-        call = {
-            **self.settings.call,
-            "num_inference_steps": self.settings.steps,
-            "guidance_scale": 1.0,
-        }
         output: Any = self.setup.pipe(
             prompt=prompt,
             generator=torch.Generator().manual_seed(number),
             output_type="np",
-            **call,
+            **self.setup.call,
         )
         frames = frames_of(output)
         suffix = ".mp4" if len(frames) > 1 else ".png"
