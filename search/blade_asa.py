@@ -28,7 +28,7 @@ class BladeASA(Method):
     ``energy`` of its score, between ``min_keep`` (``density``, where that is less) and ``density``,
     as shares of the video's blocks; the report says what a run computed. ``sample_tokens`` of each
     block are scored, all where it has fewer, drawn for every block, head and layer from ``seed``, and
-    for every step while no gradients are recorded (see `AttentionCall.probe`). ``global_window``:
+    for every step of a pipeline's run (see `AttentionCall.probe`). ``global_window``:
     every so many tokens are also one more key for all queries, their mean (ASA_G); None for none.
     ``score``: "softmax", the highest probability between the samples of two blocks, as the paper has
     it; "released", as the authors' code computes it, without the softmax's denominator, so that a

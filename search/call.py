@@ -138,12 +138,14 @@ class AttentionCall:
     def probe(self, probe: Probe) -> Tensor:
         """Scores of the video's block pairs: fp32 ``[b, h, m, n]``, 0 for pairs that touch text.
 
-        The draw depends on the layer and, while no gradients are recorded, on the step. A layer that
-        runs again in the backward pass has to draw what it drew before, and other forwards may have
-        moved the step on since then.
+        The draw depends on the layer and, in a run whose number of steps is known, on the step while no
+        gradients are recorded. A layer that runs again in the backward pass has to draw what it drew
+        before, and other forwards may have moved the step on since then; a model called by itself, as
+        a training does, has steps only as its timesteps change, which differ between processes.
         """
         q, k = self.arranged("q", "k")
-        step = 0 if torch.is_grad_enabled() else self.step.index
+        counted = self.step.total is not None and not torch.is_grad_enabled()
+        step = self.step.index if counted else 0
         with torch.no_grad(), _as_given(q):
             return probe.scores(
                 q,

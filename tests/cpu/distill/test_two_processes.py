@@ -25,11 +25,6 @@ pytestmark = pytest.mark.slow
 # float32 rounds it by at most 96 half-ulps; a gradient goes through roll-out (2 steps), 2 scores and
 # one backward pass, of LAYERS layers each with some 8 such sums.
 LIMIT = 96 * 2.0**-24 * 5 * LAYERS * 8
-# Blocks that are the same at every step. ASA draws its samples by the step wherever no gradients are
-# recorded, and a session tells steps apart by the highest noise level of the batch, which halves of a
-# batch do not share: there, two processes draw other samples than one, and gradients differ by some
-# percent.
-WINDOW = {"name": "window", "density": 0.5, "block_size": 8}
 
 
 def together(work: Callable[..., Any], folder: Path, *given: Any, **words: Any) -> list[Any]:
@@ -46,7 +41,6 @@ def test_gradients_and_weights_are_those_of_one(
     tmp_path: Path, rank: int, accumulation: int, checkpointing: bool
 ) -> None:
     changes = {
-        "method": WINDOW,
         "lora_rank": rank,
         "accumulation": accumulation,
         "gradient_checkpointing": checkpointing,

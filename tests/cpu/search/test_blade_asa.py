@@ -157,6 +157,10 @@ def test_the_choice_repeats_and_differs_by_layer_step_and_seed() -> None:
     assert all(not torch.equal(first, other) for other in others)
     # A checkpointed layer runs again when the step is another.
     assert torch.equal(chosen(method, found), chosen(method, later))
+    # Nor does a model draw anew whose steps are only told apart by their timesteps.
+    bare, moved = (asked(GRIDS["ragged"], step=Step(index=i))[0] for i in (0, 4))
+    with torch.no_grad():
+        assert torch.equal(chosen(method, bare), chosen(method, moved))
     # Which of the tokens are looked at does not matter where all of them are.
     whole = method.with_options(sample_tokens=BLOCK)
     assert torch.equal(chosen(whole, found), chosen(whole.with_options(seed=1), found))
