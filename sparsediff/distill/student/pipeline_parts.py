@@ -10,6 +10,7 @@ from sparsediff.distill.student.student_adapter import load_adapter, remove_adap
 from sparsediff.distill.student.student_card import StudentCard
 from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.kernels.errors import SparseError
+from sparsediff.root_hooks import session_on
 
 
 def put_weights(
@@ -32,13 +33,18 @@ def put_weights(
                 f"This student replaces {card.component}, and the pipeline's offloading is attached to "
                 f"the old one. Load the student first, then enable offloading."
             )
+        if session_on(model) is not None:
+            raise SparseError(
+                f"This student replaces {card.component}, on which sparse attention is enabled: it would "
+                "run dense. Call disable_sparse_attention() first."
+            )
         made = type(model).from_pretrained(found.folder / card.component, torch_dtype=model.dtype)
         put(pipe, card.component, made.to(model.device), undo)
         return
-    active = load_adapter(pipe, card.component, found.folder, adapter)
-    undo.callback(remove_adapter, model, adapter, active)
-    if fuse:
-        model.fuse_lora(adapter_names=[adapter])
+    before = load_adapter(pipe, card.component, found.folder, adapter)
+    undo.callback(remove_adapter, model, adapter, before)
+    if fuse:  # all that are active: a fused layer passes over adapters that were not
+        model.fuse_lora(adapter_names=[*before.running, adapter])
         undo.callback(model.unfuse_lora)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,30 @@ from torch import Tensor, nn
 from sparsediff.kernels.errors import SparseError
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # as diffusers calls it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapters:
+    """A model's adapters: ``known`` all, ``active`` those chosen, ``off`` whether all are disabled."""
+
+    known: frozenset[str]
+    active: tuple[str, ...]
+    off: bool
+
+    @classmethod
+    def of(cls, model: Any) -> Adapters:
+        """Those that a model has."""
+        known = frozenset(getattr(model, "peft_config", {}))
+        return cls(
+            known=known,
+            active=tuple(model.active_adapters()) if known else (),
+            off=any(getattr(m, "disable_adapters", False) is True for m in model.modules()),
+        )
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Those that have an effect."""
+        return () if self.off else self.active
 
 
 def require_peft() -> None:
@@ -58,31 +83,33 @@ def write_adapter(folder: Path, component: str, tensors: Mapping[str, Tensor], c
     )
 
 
-def load_adapter(pipe: Any, component: str, folder: Path, name: str) -> list[str]:
-    """Load a student's LoRA beside the adapters that are there; returns those that were active.
+def load_adapter(pipe: Any, component: str, folder: Path, name: str) -> Adapters:
+    """Load a student's LoRA beside the adapters that are there; returns how those were.
 
-    Raises SparseError, with the model as it was, when the loader refuses it.
+    Adapters that the user has switched off stay without effect. Raises SparseError, with the model as
+    it was, when the loader refuses it.
     """
     require_peft()
     from safetensors import SafetensorError
 
     model = getattr(pipe, component)
-    before = set(getattr(model, "peft_config", {}))
-    active = list(model.active_adapters()) if before else []
-    if name in before:
+    before = Adapters.of(model)
+    if name in before.known:
         raise SparseError(
             f"{type(model).__name__} has an adapter {name!r} already; choose another adapter_name."
         )
     try:
         _load(pipe, model, component, folder, name)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        if not before:
+        if not before.known:
             model.unload_lora()
         raise SparseError(f"{WEIGHTS} could not be loaded into {component}: {error}") from error
     if name not in getattr(model, "peft_config", {}):
         raise SparseError(f"{WEIGHTS} holds nothing for {component}: it is another LoRA's file.")
-    model.set_adapter([*active, name])
-    return active
+    if before.off:  # a layer that has one of them would leave the student's part out
+        model.enable_adapters()
+    model.set_adapter([*before.running, name])
+    return before
 
 
 def _load(pipe: Any, model: Any, component: str, folder: Path, name: str) -> None:
@@ -96,11 +123,13 @@ def _load(pipe: Any, model: Any, component: str, folder: Path, name: str) -> Non
         raise ValueError(f"{type(model).__name__} takes no LoRA.")
 
 
-def remove_adapter(model: Any, name: str, active: list[str]) -> None:
-    """Take a student's LoRA out; the model is as it was, with `active` adapters."""
+def remove_adapter(model: Any, name: str, before: Adapters) -> None:
+    """Take a student's LoRA out; the model's other adapters are what they were `before`."""
     if set(model.peft_config) == {name}:
         model.unload_lora()
         return
     model.delete_adapters(name)
-    if active:
-        model.set_adapter(active)
+    if before.active:
+        model.set_adapter(list(before.active))
+    if before.off:
+        model.disable_adapters()
