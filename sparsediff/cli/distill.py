@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsediff.cli.distill_arguments import add_arguments, method_fields, settings_options
-from sparsediff.cli.distill_inputs import check_objective, encode, objective_of, prompts_of
+from sparsediff.cli.distill_inputs import check_flags, encode, objective_of, prompts_of
 from sparsediff.cli.public_words import public_command, public_path
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"schema": SCHEMA, **found}, allow_nan=False))
     elif args.encode_to is not None:
         print(f"embeddings: {found['out']} ({found['prompts']} prompts)")
-        print(f"next: sparsediff distill {args.model} --prompts {found['out']} --out runs/student")
+        print(
+            f"next: sparsediff distill {args.model} --prompts {found['out']} --out {args.out}, with "
+            f"the same --size and --guidance"
+        )
     else:
         print(f"student: {found['out']} ({found['iterations']} iterations)")
         print(f"next: sparsediff.load_student(pipe, {found['out']!r}), see docs/distillation.md")
@@ -58,7 +61,7 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; empty in processes that are not the main one."""
     from sparsediff.distill.training.acceleration import accelerator_for
     from sparsediff.distill.training.distillation import Distillation, check_folder
-    from sparsediff.distill.training.earlier_student import adapter_file
+    from sparsediff.distill.training.earlier_student import check_earlier
     from sparsediff.distill.training.setup import sparse_method
     from sparsediff.distill.training.training_start import named
     from sparsediff.generation import GenerationRecipe
@@ -74,10 +77,10 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     recipe = GenerationRecipe.of(files)
     settings = _settings(args, recipe)
     sparse_method(settings)
-    check_objective(args)
+    check_flags(args)
     check_folder(out, settings, named(prompts), args.resume_from_checkpoint)
     if args.start_from is not None:
-        adapter_file(Path(args.start_from))
+        check_earlier(Path(args.start_from), settings)
     device = resolve_device(args.device)
     accelerator = accelerator_for(
         settings, out / "training", cpu=device == "cpu", report_to=args.report_to
@@ -116,8 +119,10 @@ def _settings(args: argparse.Namespace, recipe: GenerationRecipe) -> DistillSett
     call = dict(recipe.call)
     call.pop("num_inference_steps", None)
     if args.size is not None:
-        size = dict(zip(("width", "height", "num_frames"), parse_size(args.size), strict=True))
-        call |= {name: value for name, value in size.items() if name != "num_frames" or value > 1}
+        width, height, frames = parse_size(args.size)
+        call |= {"width": width, "height": height}
+        if frames > 1 or ("num_frames" in call and args.size.lower().count("x") == 2):
+            call["num_frames"] = frames
     return DistillSettings(call=call, method=method_fields(args), **settings_options(args))
 
 

@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from sparsediff.distill.training.setup import Setup
 
 
+# What says how teacher, fake and student are compared.
+TDM_ONLY = (
+    *("guidance", "segments", "fake_updates", "fake_learning_rate", "churn", "separate"),
+    *("huber", "normalise", "nearness"),
+)
+
+
 def prompts_of(args: argparse.Namespace) -> list[str | Conditions]:
     """The prompts of --prompts, or the embeddings in it. Raises SparseError when it is neither."""
     from sparsediff.distill.recording.condition_file import load_conditions
+    from sparsediff.kernels.errors import SparseError
 
+    if args.limit < 1:
+        raise SparseError(f"--limit {args.limit}: needs at least 1.")
     if args.prompts.endswith(".safetensors"):
         return [*load_conditions(args.prompts)[: args.limit]]
     return [*read_prompts(args.prompts, args.limit)]
@@ -37,8 +47,25 @@ def encode(
     return {"out": str(target), "prompts": len(prompts)}
 
 
-def check_objective(args: argparse.Namespace) -> None:
-    """Raise SparseError where flags of different objectives are mixed."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise SparseError where a flag would change nothing: none is passed over in silence."""
+    from sparsediff.kernels.errors import SparseError
+
+    if args.encode_to is not None and not args.encode_to.endswith(".safetensors"):
+        raise SparseError(
+            f"--encode-to {args.encode_to}: needs a name that ends in .safetensors, by which --prompts "
+            f"knows embeddings from texts."
+        )
+    if args.sparse_in == "none" and args.method != "none":
+        raise SparseError("--sparse-in none is a dense student. Say so by --method none alone.")
+    if args.sparse_in is not None and args.method == "none":
+        raise SparseError(
+            "--sparse-in: with --method none nothing is sparse. Leave one of them out."
+        )
+    _check_objective(args)
+
+
+def _check_objective(args: argparse.Namespace) -> None:
     from sparsediff.kernels.errors import SparseError
 
     given = [f"--{name}" for name in ("data", "features") if getattr(args, name) is not None]
@@ -48,6 +75,12 @@ def check_objective(args: argparse.Namespace) -> None:
         )
     if args.objective != "mmd" and given:
         raise SparseError(f"{', '.join(given)}: only --objective mmd looks at images.")
+    idle = [f"--{n.replace('_', '-')}" for n in TDM_ONLY if getattr(args, n) is not None]
+    if args.objective == "mmd" and idle:
+        raise SparseError(
+            f"{', '.join(idle)}: --objective mmd has neither a teacher nor a fake score. Leave out "
+            f"what is of tdm."
+        )
 
 
 def objective_of(

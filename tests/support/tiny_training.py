@@ -54,14 +54,18 @@ def forget_accelerate() -> None:
     PartialState._reset_state()
 
 
-def training_of(out: Path, *, resume: str | None = None, **changes: Any) -> Distillation:
+def training_of(
+    out: Path, *, resume: str | None = None, start_from: Path | None = None, **changes: Any
+) -> Distillation:
     """A training in a folder, as the command line makes it."""
     forget_accelerate()
     settings = settings_of(**changes)
     accelerator = accelerator_for(settings, out / "training", cpu=True)
     pipe = wan(layers=LAYERS)
     pipe.set_progress_bar_config(disable=True)
-    return Distillation(pipe, PROMPTS, settings, accelerator, out, resume=resume)
+    return Distillation(
+        pipe, PROMPTS, settings, accelerator, out, resume=resume, start_from=start_from
+    )
 
 
 def weights_of(training: Distillation) -> dict[str, torch.Tensor]:

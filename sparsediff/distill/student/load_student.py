@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from contextlib import ExitStack
@@ -12,20 +11,17 @@ from torch import nn
 
 from sparsediff.api import enable_sparse_attention
 from sparsediff.distill.student.pipeline_parts import put, put_weights
-from sparsediff.distill.student.student_card import StudentCard
+from sparsediff.distill.student.student_card import check_base
 from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.kernels.errors import (
     AlreadyEnabledError,
     PlanError,
-    PlanMismatchError,
     SparseError,
 )
 from sparsediff.models import denoisers
 from sparsediff.plans.fingerprint import Fingerprint
 from sparsediff.root_hooks import session_on
 from sparsediff.session import Session
-
-logger = logging.getLogger("sparsediff")
 
 # What takes a student out of its pipeline again.
 _loaded: weakref.WeakKeyDictionary[Any, ExitStack] = weakref.WeakKeyDictionary()
@@ -70,7 +66,7 @@ def load_student(
         found.require_weights(card)
     except SparseError as error:
         raise PlanError(f"The student {found.label} cannot be used: {error}") from error
-    _check_fits(pipe, card)
+    check_base(card, Fingerprint.of(pipe))
     session = None
     with ExitStack() as undo:
         put_weights(pipe, found, card, undo, adapter=adapter_name, fuse=fuse)
@@ -102,22 +98,4 @@ def _refuse_second(pipe: Any, *, sparse: bool) -> None:
         raise AlreadyEnabledError(
             "Sparse attention is already enabled on this pipeline. Call disable_sparse_attention() "
             "first, or load the student with sparse=False to keep it."
-        )
-
-
-def _check_fits(pipe: Any, card: StudentCard) -> None:
-    found = Fingerprint.of(pipe)
-    differences = card.base.differences(found, owner="the student")
-    if differences:
-        raise PlanMismatchError(
-            f"This student was trained on another model. {'; '.join(differences)}. Load the model "
-            f"that its card names, or distil this one: sparsediff distill MODEL."
-        )
-    mine, theirs = card.base.weights, found.weights
-    if None not in (mine, theirs) and mine != theirs:
-        logger.warning(
-            "this student was trained on other weights (%s) than this model has (%s); what it makes "
-            "of them was never looked at",
-            str(mine)[:12],
-            str(theirs)[:12],
         )

@@ -35,8 +35,8 @@ def put_weights(
             )
         if session_on(model) is not None:
             raise SparseError(
-                f"This student replaces {card.component}, on which sparse attention is enabled: it would "
-                "run dense. Call disable_sparse_attention() first."
+                f"This student replaces {card.component}, on which sparse attention is enabled: it "
+                f"would run dense. Call disable_sparse_attention() first."
             )
         made = type(model).from_pretrained(found.folder / card.component, torch_dtype=model.dtype)
         put(pipe, card.component, made.to(model.device), undo)

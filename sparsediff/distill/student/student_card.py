@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from sparsediff.kernels.errors import PlanError, SparseError
+from sparsediff.kernels.errors import PlanError, PlanMismatchError, SparseError
 from sparsediff.plans.fingerprint import FINGERPRINT, Fingerprint
 from sparsediff.plans.misfit import Reader, check, read, shown, wrong
 from sparsediff.plans.records import listed, record, texts
 from sparsediff.plans.strict_json import parse
 from sparsediff.plans.values import flag, number, one_of, optional, text, whole
+
+logger = logging.getLogger("sparsediff")
 
 SCHEMA = "sparsediff.student/1"
 CARD = "sparsediff_student.json"
@@ -90,6 +93,27 @@ class StudentCard:
                 f"{shown(schema)}, needs {SCHEMA!r}. If the student is newer, update sparsediff."
             )
         return read(_DOCUMENT, values, source=source)
+
+
+def check_base(card: StudentCard, found: Fingerprint) -> None:
+    """Raise PlanMismatchError unless `found` is of the architecture that a student was trained on.
+
+    Other weights of the same architecture are warned of.
+    """
+    differences = card.base.differences(found, owner="the student")
+    if differences:
+        raise PlanMismatchError(
+            f"This student was trained on another model. {'; '.join(differences)}. Load the model "
+            f"that its card names, or distil this one: sparsediff distill MODEL."
+        )
+    mine, theirs = card.base.weights, found.weights
+    if None not in (mine, theirs) and mine != theirs:
+        logger.warning(
+            "this student was trained on other weights (%s) than this model has (%s); what it makes "
+            "of them was never looked at",
+            str(mine)[:12],
+            str(theirs)[:12],
+        )
 
 
 def _figures(value: object, path: str) -> dict[str, float]:

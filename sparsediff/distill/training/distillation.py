@@ -77,7 +77,8 @@ class Distillation:
             )
         self.setup = Setup.of(pipe, prompts, settings)
         if start_from is not None:
-            self.setup.roles.start_from(read_adapter(start_from, self.setup.component))
+            earlier = read_adapter(start_from, settings, self.setup.component, self.setup.base)
+            self.setup.roles.start_from(earlier)
         made = None if objective is None else objective(self.setup)
         self.trainer = Trainer(self.setup, settings, accelerator, made)
         roles = self.setup.roles

@@ -122,6 +122,12 @@ def encoded(recorder: ConditionRecorder, prompts: Sequence[str | Conditions]) ->
                 f"{type(recorder.pipe).__name__} tells its model {', '.join(leaves(known.positive))}. "
                 f"Encode the prompts with the model that is trained."
             )
+        if (one.negative is None) != (known.negative is None):
+            raise SparseError(
+                f"These conditions were made {'without' if one.negative is None else 'with'} a "
+                f"negative side, which this guidance {'needs' if one.negative is None else 'has not'}. "
+                f"Encode the prompts with the guidance that is trained."
+            )
         alike = found and one.negative is not None
         if alike and distance(one.negative, found[0].negative) == 0:
             one = replace(one, negative=found[0].negative)

@@ -18,12 +18,14 @@ from sparsediff.distill.training import settings as settings_module
 from sparsediff.distill.training.acceleration import accelerator_for
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.setup import STATELESS
+from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import load_pipeline
 from sparsediff.model_files import ModelFiles
 from sparsediff.search import METHODS
 
 SMALL = ["--size", "32x32x17", "--steps", "2", "--iterations", "1", "--lora-rank", "4"]
+MMD = ["--objective", "mmd", "--data", "images", "--features", "clip"]
 STEPS, LAYERS = 2, 6
 # Fields that are not flags of their own name.
 MADE = {"call": "--size", "method": "--method"}
@@ -93,6 +95,17 @@ def test_from_prompts_to_a_student_that_runs_sparse(sample, prompts, tmp_path, c
     assert capsys.readouterr().out.startswith(f"student: {out} (1 iterations)\nnext: ")
     again = load_file(out / "pytorch_lora_weights.safetensors")
     assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"), [("32x32x1", 1), ("32x32x9", 9), ("32x32", 17), (None, 17)]
+)
+def test_a_size_is_what_is_trained(size, frames):
+    """One frame of a video model is asked for by saying so; without frames they are the folder's."""
+    recipe = GenerationRecipe(call={"width": 64, "height": 64, "num_frames": 17})
+    given = [] if size is None else ["--size", size]
+    args = parser().parse_args(["distill", "m", "--prompts", "p", "--out", "o", *given])
+    assert distill._settings(args, recipe).call["num_frames"] == frames
 
 
 def test_every_setting_has_a_flag():
@@ -174,6 +187,15 @@ except SystemExit as end:
         (["--precision", "fp16", "--device", "cpu"], ["precision='fp16'"]),
         (["--report-to", "notebook", "--device", "cpu"], ["no tracker 'notebook'", "wandb"]),
         (["--resume-from-checkpoint", "iteration-000009"], ["iteration-000009", "no checkpoint"]),
+        (["--sparse-in", "none"], ["--sparse-in none", "--method none"]),
+        (["--method", "none", "--sparse-in", "both"], ["--sparse-in", "nothing is sparse"]),
+        (["--encode-to", "embeddings.pt"], ["embeddings.pt", ".safetensors"]),
+        (["--data", "images"], ["--data", "only --objective mmd"]),
+        (["--objective", "mmd", "--data", "images"], ["needs --data DIR and --features MODEL"]),
+        (
+            [*MMD, "--no-separate", "--fake-updates", "2", "--guidance", "3"],
+            ["--guidance, --fake-updates, --separate: ", "mmd has neither"],
+        ),
         (["--start-from", "nowhere"], ["nowhere", "pytorch_lora_weights.safetensors"]),
     ],
 )
