@@ -58,11 +58,23 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if args.sparse_in == "none" and args.method != "none":
         raise SparseError("--sparse-in none is a dense student. Say so by --method none alone.")
-    if args.sparse_in is not None and args.method == "none":
-        raise SparseError(
-            "--sparse-in: with --method none nothing is sparse. Leave one of them out."
-        )
+    for name, idle, why in _idle(args):
+        if idle and getattr(args, name) is not None:
+            raise SparseError(f"--{name.replace('_', '-')} changes nothing: {why}.")
     _check_objective(args)
+
+
+def _idle(args: argparse.Namespace) -> list[tuple[str, bool, str]]:
+    """Flags, whether others leave them without effect, and why."""
+    whole, never = "--lora-rank 0 trains all weights", "--checkpoint-every 0 writes none"
+    return [
+        ("sparse_in", args.method == "none", "with --method none nothing is sparse"),
+        ("lora_alpha", args.lora_rank == 0, whole),
+        ("lora_targets", args.lora_rank == 0, whole),
+        ("warmup_iterations", args.schedule == "constant", "--schedule constant has no warm-up"),
+        ("keep_checkpoints", args.checkpoint_every == 0, never),
+        ("validation_prompts", not args.validate_every, "add --validate-every N"),
+    ]
 
 
 def _check_objective(args: argparse.Namespace) -> None:
