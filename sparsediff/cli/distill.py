@@ -105,10 +105,10 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     )
     accelerator.init_trackers("sparsediff", config=_told(settings))
     training.run()
+    training.save(model=public_path(args.model), command=public_command(args.argv))
     accelerator.end_training()
     if not accelerator.is_main_process:
         return {}
-    training.save(model=public_path(args.model), command=public_command(args.argv))
     return {"out": str(out), "iterations": settings.iterations, "settings": settings.to_dict()}
 
 

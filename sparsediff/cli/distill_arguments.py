@@ -22,7 +22,7 @@ SETTINGS = (
     *("accumulation", "segments", "fake_updates", "learning_rate", "fake_learning_rate"),
     *("schedule", "warmup_iterations", "clip", "average", "churn", "separate", "huber"),
     *("normalise", "nearness", "lora_rank", "lora_alpha", "lora_targets", "precision"),
-    *("gradient_checkpointing", "seed", "checkpoint_every", "keep_checkpoints"),
+    *("gradient_checkpointing", "shard", "seed", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_prompts"),
 )
 METHOD_OPTIONS = ("density", "block_size", "energy", "min_keep", "sample_tokens", "global_window")
@@ -94,6 +94,7 @@ def _add_training(flag: Callable[..., None]) -> None:
         "average", type=float, help="weight of the past in the averaged weights, 0 for none (0.98)"
     )
     flag("gradient_checkpointing", action="store_true", default=None, help="less memory, more time")
+    flag("shard", action="store_true", default=None, help="spread the model over the processes")
     flag("checkpoint_every", type=int, metavar="N", help="iterations; 0 for never (50)")
     flag("keep_checkpoints", type=int, metavar="N", help="the newest so many (2)")
     flag("validate_every", type=int, metavar="N", help="iterations; 0 for never (0)")

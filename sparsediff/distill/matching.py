@@ -30,7 +30,9 @@ class TrajectoryMatching:
     """The student's few steps and how they are compared with the teacher.
 
     ``churn``, ``separate``: as in `step_down` and `noisier_times`; ``huber``, ``normalise``: as in
-    `student_loss`; ``nearness``: weight of BLADE's regulariser that keeps the fake near the teacher.
+    `student_loss`; ``nearness``: weight of BLADE's regulariser that keeps the fake near the teacher;
+    ``to_the_end``: roll out all steps, also those after the last that is picked: the processes of a
+    sharded model must call it equally often, and pick different steps.
     """
 
     levels: Noise
@@ -40,10 +42,11 @@ class TrajectoryMatching:
     huber: float = 1e-3
     normalise: bool = True
     nearness: float = 0.0
+    to_the_end: bool = False
 
     def states(self, student: Denoise, x: Tensor, picks: Tensor, draws: Draws) -> State:
         """Roll the student out from noise ``[b, ...]``; the steps `picks` ``[b, n]`` of it."""
-        last = int(picks.max()) + 1
+        last = None if self.to_the_end else int(picks.max()) + 1
         rolled = roll_out(
             student, self.levels, self.grid, x, last=last, churn=self.churn, draws=draws
         )

@@ -15,6 +15,7 @@ from tiny_pipelines import wan
 from sparsediff.distill.training.acceleration import accelerator_for
 from sparsediff.distill.training.distillation import Distillation
 from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.sharding import whole
 from sparsediff.session import Session
 
 PROMPTS = ("a red circle", "a blue ring", "a green box")
@@ -72,13 +73,13 @@ def weights_of(training: Distillation) -> dict[str, torch.Tensor]:
     """Copies of everything that is trained, and of the averages."""
     roles = training.setup.roles
     found = {
-        f"{role}.{name}": value.detach().clone()
+        f"{role}.{name}": whole(value).clone()
         for role in ("student", "fake")
         for name, value in roles.parameters(role).items()
     }
     kept = training.averages.kept
     averages = [] if kept is None else kept.shadow_params
-    return found | {f"average.{i}": value.clone() for i, value in enumerate(averages)}
+    return found | {f"average.{i}": whole(value).clone() for i, value in enumerate(averages)}
 
 
 @contextmanager

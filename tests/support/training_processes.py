@@ -6,6 +6,7 @@ the tests' own may hang on locks that threads held.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import multiprocessing
 import os
@@ -18,9 +19,13 @@ from typing import Any
 import torch
 from tiny_training import forget_accelerate, training_of, watched, weights_of
 
+from sparsediff.distill.training import checkpoints
 from sparsediff.distill.training.checkpoints import Checkpoints
+from sparsediff.distill.training.distillation import Distillation
 from sparsediff.distill.training.learner import Learner
+from sparsediff.distill.training.sharding import own_part, whole
 from sparsediff.distill.training.trainer import Trainer
+from sparsediff.distill.training.training_log import TrainingLog
 from sparsediff.kernels.errors import SparseError
 
 _HANGS = 124  # as `timeout` says it
@@ -120,6 +125,7 @@ def gone_on(rank: int, folder: Path, out: Path, **changes: Any) -> None:
     training = training_of(out, resume="latest", **changes)
     done = training.trainer.iteration
     training.run()
+    training.save()
     torch.save((done, weights_of(training)), folder / f"{rank}.pt")
 
 
@@ -134,7 +140,7 @@ def trained(out: Path, **changes: Any) -> dict[str, Any]:
             if learner is self and training.trainer.iteration == 0:
                 for name, value in training.setup.roles.parameters(role).items():
                     if value.grad is not None:
-                        gradients[f"{role}.{name}"] = value.grad.clone()
+                        gradients[f"{role}.{name}"] = whole(value.grad).clone()
         return update(self, accelerator)
 
     started = weights_of(training)
@@ -146,11 +152,37 @@ def trained(out: Path, **changes: Any) -> dict[str, Any]:
         Learner.update = update  # type: ignore[method-assign]
     return {
         "processes": training.accelerator.num_processes,
+        "held": _held(training),
         "gradients": gradients,
         "started": started,
         "weights": weights_of(training),
         "sparse": {role: counts[role, "left out"] for role in ("student", "fake", "teacher")},
     }
+
+
+def _held(training: Distillation) -> float:
+    """The share of the student's model, frozen weights and all, that this process holds."""
+    values = list(training.setup.roles.trained("student").parameters())
+    return sum(own_part(v).numel() for v in values) / sum(v.numel() for v in values)
+
+
+def full_disk_in_the_first(rank: int, folder: Path, out: Path, place: str) -> None:
+    """What each says when only process 0 cannot write."""
+    training = training_of(out, iterations=2, checkpoint_every=1)
+
+    def full(*args: Any, **words: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if rank == 0 and place == "checkpoint":
+        checkpoints.save_file = full  # type: ignore[assignment]
+    if rank == 0 and place == "log":
+        TrainingLog.note = full  # type: ignore[method-assign]
+    try:
+        training.run()
+        said = "nothing"
+    except (SparseError, OSError) as error:
+        said = str(error)
+    (folder / f"{rank}.txt").write_text(said)
 
 
 def trained_by_several(rank: int, folder: Path, out: Path, **changes: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.kernels.errors import SparseError
 
-# Processes that each hold the model whole. Where accelerate shards it, it saves one optimiser for each
-# model; here two learn on one base.
+# Processes that accelerate leaves the model to. Where it shards it, it saves one optimiser for each
+# model; here two learn on one base, so `sharding` does it.
 _KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_HPU", "MULTI_MLU")
 
 
@@ -44,8 +44,18 @@ def accelerator_for(
     kind = str(accelerator.distributed_type.value)
     if kind not in _KINDS:
         raise SparseError(
-            f"accelerate is set to {kind}; needs processes that each hold the whole model. Start with "
-            f"accelerate launch --multi_gpu, or torchrun."
+            f"accelerate is set to {kind}; needs plain processes. Start with accelerate launch "
+            f"--multi_gpu, or torchrun; --shard spreads the model over them."
+        )
+    if settings.shard and kind == "NO":
+        raise SparseError(
+            "shard=True spreads a model over several processes, and this is the only one. Start with "
+            "accelerate launch --multi_gpu, or torchrun, or leave out --shard."
+        )
+    if settings.shard and settings.precision == "fp16":
+        raise SparseError(
+            "precision='fp16' needs all gradients of a weight in one place, and shard=True spreads "
+            "them. Use bf16, or no."
         )
     return accelerator
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sparsediff.distill.student.whole_folder import flush
 from sparsediff.distill.training.roles import TRAINED, Roles
+from sparsediff.distill.training.sharding import Shards
+from sparsediff.distill.training.shared_failure import shared_failure
 from sparsediff.kernels.errors import SparseError
 
 _PREFIX, _STATE, _WEIGHTS = "iteration-", "progress.json", "weights.safetensors"
@@ -47,11 +49,20 @@ class Checkpoints:
     """Folders iteration-000050, ... written whole or not at all; the newest `keep` of them stay.
 
     accelerate writes optimisers, rates, averages and random states; of the weights only the trained
-    ones, as safetensors.
+    ones, as safetensors. `shards` keeps weights, optimisers and averages where they are sharded.
     """
 
-    def __init__(self, folder: Path, accelerator: Any, roles: Roles, *, keep: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        accelerator: Any,
+        roles: Roles,
+        shards: Shards | None = None,
+        *,
+        keep: int,
+    ) -> None:
         self.folder, self.accelerator, self.roles, self.keep = folder, accelerator, roles, keep
+        self.shards = shards
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
@@ -71,25 +82,18 @@ class Checkpoints:
         """
         target = self.folder / f"{_PREFIX}{iteration:06d}"
         partial = self.folder / f".{target.name}.partial"
+        main = self.accelerator.is_main_process
         try:
-            if self.accelerator.is_main_process:
-                for left in self.folder.glob(
-                    f".{_PREFIX}*.partial"
-                ):  # by a process that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-                partial.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            self.accelerator.save_state(str(partial))
-            self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                state = {"schema": SCHEMA, "iteration": iteration}
-                (partial / _STATE).write_text(json.dumps(state) + "\n")
-                flush(partial)
-                shutil.rmtree(target, ignore_errors=True)
-                partial.replace(target)
-                self._prune(iteration)
+            with shared_failure(self.accelerator):
+                if main:
+                    self._make_room(partial)
+            with shared_failure(self.accelerator):
+                self.accelerator.save_state(str(partial))
+            with shared_failure(self.accelerator):
+                if main:
+                    self._complete(partial, target, iteration)
         # torch.save turns a full disk into a RuntimeError, safetensors into its own.
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError, SparseError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             last = self.all()
             kept = f"The last good one is {last[-1]}" if last else "There is none yet"
@@ -98,6 +102,19 @@ class Checkpoints:
                 f"room, then go on with --resume_from_checkpoint latest."
             ) from error
         return target
+
+    def _make_room(self, partial: Path) -> None:
+        for left in self.folder.glob(f".{_PREFIX}*.partial"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+    def _complete(self, partial: Path, target: Path, iteration: int) -> None:
+        state = {"schema": SCHEMA, "iteration": iteration}
+        (partial / _STATE).write_text(json.dumps(state) + "\n")
+        flush(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+        self._prune(iteration)
 
     def load(self, path: Path) -> int:
         """Put everything back as it was; returns the iterations that were done."""
@@ -125,7 +142,9 @@ class Checkpoints:
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # else accelerate writes the frozen base too
-        if self.accelerator.is_main_process:
+        if self.shards is not None:
+            self.shards.save(Path(folder))
+        elif self.accelerator.is_main_process:
             values: dict[str, Tensor] = {
                 f"{role}.{name}": value.detach().cpu().contiguous()
                 for role in TRAINED
@@ -135,6 +154,9 @@ class Checkpoints:
 
     def _load_weights(self, models: list[Any], folder: str) -> None:
         models.clear()
+        if self.shards is not None:
+            self.shards.load(Path(folder))
+            return
         values = load_file(Path(folder) / _WEIGHTS)
         for role in TRAINED:
             for name, value in self.roles.parameters(role).items():

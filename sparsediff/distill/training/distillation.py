@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.student.student_adapter import adapter_tensors
 from sparsediff.distill.student.student_card import StudentCard
 from sparsediff.distill.student.student_files import save_student
 from sparsediff.distill.student.visited_grid import visited_grid
@@ -16,8 +19,11 @@ from sparsediff.distill.training.averages import Averages
 from sparsediff.distill.training.checkpoints import Checkpoints, find_checkpoint
 from sparsediff.distill.training.earlier_student import read_adapter
 from sparsediff.distill.training.objective import Objective
+from sparsediff.distill.training.roles import TRAINED
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.training.sharding import Shards, whole, whole_model
+from sparsediff.distill.training.shared_failure import shared_failure
 from sparsediff.distill.training.trainer import Figures, NotFiniteError, Trainer
 from sparsediff.distill.training.training_log import TrainingLog
 from sparsediff.distill.training.training_start import check_start, is_started, named, write_start
@@ -85,10 +91,14 @@ class Distillation:
         self.averages = Averages(roles.parameters("student"), settings.average)
         for learner in self.trainer.learners.values():
             accelerator.register_for_checkpointing(learner.schedule)
-        if self.averages.kept is not None:
+        if self.averages.kept is not None and not settings.shard:
             accelerator.register_for_checkpointing(self.averages.kept)
         self.checkpoints = Checkpoints(
-            self.places.checkpoints, accelerator, roles, keep=settings.keep_checkpoints
+            self.places.checkpoints,
+            accelerator,
+            roles,
+            self._shards() if settings.shard else None,
+            keep=settings.keep_checkpoints,
         )
         if resume is not None:
             self._resume(resume)
@@ -102,18 +112,20 @@ class Distillation:
         Raises SparseError, naming the last good checkpoint, when something is not finite.
         """
         settings, trainer = self.settings, self.trainer
-        if self.accelerator.is_main_process:
-            write_start(self.places.training, settings, self.prompts)
-        log = TrainingLog(
-            self.places.training / "log.jsonl", self.accelerator, done=trainer.iteration
-        )
+        path = self.places.training / "log.jsonl"
+        self.accelerator.wait_for_everyone()  # each has looked whether the folder holds a training
+        with shared_failure(self.accelerator):
+            if self.accelerator.is_main_process:
+                write_start(self.places.training, settings, self.prompts)
+            log = TrainingLog(path, self.accelerator, done=trainer.iteration)
         while trainer.iteration < settings.iterations:
             try:
                 figures = trainer.train_iteration()
             except NotFiniteError as error:
                 raise SparseError(f"{error} {self._way_back()}") from error
             self.averages.follow()
-            self.tell(figures, log.note(figures))
+            with shared_failure(self.accelerator):
+                self.tell(figures, log.note(figures))
             if _due(settings.checkpoint_every, trainer.iteration, settings.iterations):
                 self.checkpoints.save(trainer.iteration)
             if _due(settings.validate_every, trainer.iteration, settings.iterations):
@@ -121,41 +133,74 @@ class Distillation:
         self.accelerator.wait_for_everyone()
 
     def save(self, *, model: str | None = None, command: str | None = None) -> None:
-        """Write the student, with its averaged weights, into the folder; see `save_student`."""
+        """Write the student, with its averaged weights, into the folder; see `save_student`.
+
+        Every process calls it, and the main one writes.
+        """
+        with self.averages.in_place():
+            weights, trained = self._student()
+            with shared_failure(self.accelerator):
+                if self.accelerator.is_main_process:
+                    self._write(trained, weights, model=model, command=command)
+
+    def _write(
+        self,
+        trained: nn.Module,
+        weights: dict[str, Tensor] | None,
+        *,
+        model: str | None,
+        command: str | None,
+    ) -> None:
         setup, settings = self.setup, self.settings
         timesteps, sigmas = visited_grid(setup.scheduler)
         lora = settings.lora_rank > 0
-        with self.averages.in_place():
-            save_student(
-                self.places.out,
-                card=StudentCard(
-                    component=setup.component,
-                    base=setup.base,
-                    steps=settings.steps,
-                    timesteps=timesteps,
-                    sigmas=sigmas,
-                    own_sigmas=setup.own_sigmas,
-                    method=None if setup.method is None else setup.method.name,
-                    teacher_guidance=setup.guidance,
-                    guidance=float(setup.call.get(setup.guidance_name or "", 1.0)),
-                    guidance_name=setup.guidance_name or "guidance_scale",
-                    rank=settings.lora_rank if lora else None,
-                    alpha=settings.lora_alpha if lora else None,
-                    model=model,
-                    command=command,
-                    versions=versions(),
-                    figures={"iterations": float(self.trainer.iteration)},
-                ),
-                model=setup.roles.trained("student"),
-                scheduler=setup.scheduler,
-                method=setup.method,
-            )
+        save_student(
+            self.places.out,
+            card=StudentCard(
+                component=setup.component,
+                base=setup.base,
+                steps=settings.steps,
+                timesteps=timesteps,
+                sigmas=sigmas,
+                own_sigmas=setup.own_sigmas,
+                method=None if setup.method is None else setup.method.name,
+                teacher_guidance=setup.guidance,
+                guidance=float(setup.call.get(setup.guidance_name or "", 1.0)),
+                guidance_name=setup.guidance_name or "guidance_scale",
+                rank=settings.lora_rank if lora else None,
+                alpha=settings.lora_alpha if lora else None,
+                model=model,
+                command=command,
+                versions=versions(),
+                figures={"iterations": float(self.trainer.iteration)},
+            ),
+            model=trained,
+            scheduler=setup.scheduler,
+            method=setup.method,
+            weights=weights,
+        )
+
+    def _student(self) -> tuple[dict[str, Tensor] | None, nn.Module]:
+        """The weights of a student whose model does not have them all, and its model."""
+        model = self.setup.roles.trained("student")
+        if not self.settings.shard:
+            return None, model
+        if self.settings.lora_rank == 0:
+            return None, whole_model(model)
+        return {n: whole(v) for n, v in adapter_tensors(model, "student").items()}, model
+
+    def _shards(self) -> Shards:
+        roles, learners = self.setup.roles, self.trainer.learners
+        weights = {f"{r}.{n}": v for r in TRAINED for n, v in roles.parameters(r).items()}
+        optimizers: dict[str, Any] = {role: learner.optimizer for role, learner in learners.items()}
+        return Shards(self.accelerator, weights, optimizers, self.averages.kept)
 
     def _validate(self) -> None:
-        if self.accelerator.is_main_process:
-            with self.averages.in_place():
-                self.validation.generate(self.trainer.iteration)
-        self.accelerator.wait_for_everyone()
+        main = self.accelerator.is_main_process
+        with shared_failure(self.accelerator):
+            if main or self.settings.shard:
+                with self.averages.in_place():
+                    self.validation.generate(self.trainer.iteration, write=main)
 
     def _way_back(self) -> str:
         known = self.checkpoints.all()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.sharding import whole
 
 
 class Learner:
@@ -43,7 +44,7 @@ class Learner:
 
     def update(self, accelerator: Any) -> float:
         """Clip and step; returns the norm of the gradients. Nothing is changed if it is not finite."""
-        size = float(accelerator.clip_grad_norm_(self.parameters, self.clip))
+        size = float(whole(accelerator.clip_grad_norm_(self.parameters, self.clip)))
         finite = math.isfinite(size)
         if finite or accelerator.scaler is not None:
             self.optimizer.step()  # a scaler skips the step itself, and lowers its scale

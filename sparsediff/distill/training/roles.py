@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediff.distill.training.adapters import add_adapters
+from sparsediff.distill.training.sharding import shard
 from sparsediff.kernels.errors import SparseError
 from sparsediff.session import Session
 
@@ -33,8 +34,8 @@ class Roles(Protocol):
     def called(self, role: Role) -> nn.Module:
         """What is called for a role: the model as accelerate wrapped it."""
 
-    def prepare(self, accelerator: Any) -> None:
-        """Let accelerate wrap what is trained."""
+    def prepare(self, accelerator: Any, *, sharded: bool = False) -> None:
+        """Let accelerate wrap what is trained, or spread every model over the processes."""
 
     def each(self, change: Callable[[Any], Any]) -> None:
         """Do something to every model that is trained."""
@@ -86,9 +87,12 @@ class LoraRoles:
         """The base, as accelerate wrapped it."""
         return self.wrapped
 
-    def prepare(self, accelerator: Any) -> None:
-        """Wrap the base once; both adapters are trained through it."""
-        self.wrapped = accelerator.prepare(self.model)
+    def prepare(self, accelerator: Any, *, sharded: bool = False) -> None:
+        """Wrap or shard the base once; both adapters are trained through it."""
+        if sharded:
+            shard(self.model, accelerator)
+        else:
+            self.wrapped = accelerator.prepare(self.model)
 
     def each(self, change: Callable[[Any], Any]) -> None:
         """Do something to the base."""
@@ -169,8 +173,12 @@ class FullRoles:
         """The model of a role, as accelerate wrapped it."""
         return self.wrapped[role]
 
-    def prepare(self, accelerator: Any) -> None:
-        """Wrap student and fake; the teacher only moves to the device."""
+    def prepare(self, accelerator: Any, *, sharded: bool = False) -> None:
+        """Wrap student and fake, the teacher only moves to the device; or shard all three."""
+        if sharded:
+            for model in self.models.values():
+                shard(model, accelerator)
+            return
         for role in TRAINED:
             self.wrapped[role] = accelerator.prepare(self.models[role])
         self.models["teacher"].to(accelerator.device)

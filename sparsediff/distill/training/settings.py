@@ -31,7 +31,7 @@ class DistillSettings:
     update of the student. ``lora_rank`` 0 trains all weights. ``churn`` fresh noise in the student's
     training steps, ``separate`` segments, ``huber``, ``normalise``, ``nearness`` as in
     `TrajectoryMatching`. ``average``: weight of the past in the averaged weights, which become the
-    student; 0 for none.
+    student; 0 for none. ``shard``: each process holds a part of every weight (FSDP2).
 
     Raises SparseError for a value out of range.
     """
@@ -66,6 +66,7 @@ class DistillSettings:
     lora_targets: tuple[str, ...] = _TARGETS
     precision: str = "no"
     gradient_checkpointing: bool = False
+    shard: bool = False
     seed: int = 0
 
     checkpoint_every: int = 50
@@ -76,7 +77,7 @@ class DistillSettings:
     def __post_init__(self) -> None:
         for name in ("lora_targets", "validation_prompts"):  # JSON has no tuples
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
-        for name in ("separate", "normalise", "gradient_checkpointing"):
+        for name in ("separate", "normalise", "gradient_checkpointing", "shard"):
             if not isinstance(getattr(self, name), bool):
                 raise SparseError(f"{name}={getattr(self, name)!r}: needs true or false.")
         _check_named("call", self.call)

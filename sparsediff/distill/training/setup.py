@@ -102,6 +102,7 @@ class Setup:
                 huber=settings.huber,
                 normalise=settings.normalise,
                 nearness=settings.nearness,
+                to_the_end=settings.shard,
             ),
         )
 

@@ -56,6 +56,9 @@ class Trainer:
             setup=setup, settings=settings, device=accelerator.device
         )
         roles = setup.roles
+        if settings.gradient_checkpointing:
+            roles.each(lambda model: model.enable_gradient_checkpointing())
+        roles.prepare(accelerator, sharded=settings.shard)
         rates: dict[Role, float] = {
             "student": settings.learning_rate,
             "fake": settings.fake_learning_rate,
@@ -65,10 +68,8 @@ class Trainer:
             role: Learner(roles.parameters(role), rates[role], settings, updates=turns[role])
             for role in self.objective.learners
         }
-        if settings.gradient_checkpointing:
-            roles.each(lambda model: model.enable_gradient_checkpointing())
-        roles.prepare(accelerator)
-        for learner in self.learners.values():
+        # Of sharded optimisers accelerate would save the main process's part; see `Shards`.
+        for learner in () if settings.shard else self.learners.values():
             learner.optimizer = accelerator.prepare(learner.optimizer)
 
     def train_iteration(self) -> Figures:

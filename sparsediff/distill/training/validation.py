@@ -21,19 +21,23 @@ class Validation:
     def __init__(self, setup: Setup, settings: DistillSettings, folder: Path, *, fps: int) -> None:
         self.setup, self.settings, self.folder, self.fps = setup, settings, folder, fps
 
-    def generate(self, iteration: int) -> list[Path]:
+    def generate(self, iteration: int, *, write: bool = True) -> list[Path]:
         """Generate as a user of the student would; returns the files.
+
+        All are generated before one is written: the processes of a sharded model generate together,
+        and only one of them writes.
 
         Raises SparseError when they cannot be written, with nothing of them left.
         """
         target = self.folder / f"iteration-{iteration:06d}"
         try:
-            target.mkdir(parents=True, exist_ok=True)
             with torch.no_grad(), self._student_in_pipeline():
-                return [
-                    self._write(prompt, number, target)
-                    for number, prompt in enumerate(self.settings.validation_prompts)
-                ]
+                prompts = enumerate(self.settings.validation_prompts)
+                made = [self._frames(prompt, number) for number, prompt in prompts]
+            if not write:
+                return []
+            target.mkdir(parents=True, exist_ok=True)
+            return [self._write(frames, number, target) for number, frames in enumerate(made)]
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)
             raise SparseError(
@@ -41,8 +45,7 @@ class Validation:
                 f"then go on with --resume_from_checkpoint latest."
             ) from error
 
-    def _write(self, prompt: str, number: int, target: Path) -> Path:
-        from sparsediff.media import write_frames
+    def _frames(self, prompt: str, number: int) -> Any:
         from sparsediff.timed_run import frames_of
 
         output: Any = self.setup.pipe(
@@ -51,7 +54,11 @@ class Validation:
             output_type="np",
             **self.setup.call,
         )
-        frames = frames_of(output)
+        return frames_of(output)
+
+    def _write(self, frames: Any, number: int, target: Path) -> Path:
+        from sparsediff.media import write_frames
+
         suffix = ".mp4" if len(frames) > 1 else ".png"
         return write_frames(frames, target / f"{number:02d}{suffix}", fps=self.fps)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_training import LAYERS
 from training_processes import (
+    full_disk_in_the_first,
     gone_on,
     in_processes,
     killed_after_a_checkpoint,
@@ -35,10 +37,17 @@ def together(work: Callable[..., Any], folder: Path, *given: Any, **words: Any) 
 
 
 @pytest.mark.parametrize(
-    ("rank", "accumulation", "checkpointing"), [(2, 1, False), (2, 2, True), (0, 2, False)]
+    ("rank", "accumulation", "checkpointing", "shard"),
+    [
+        (2, 1, False, False),
+        (2, 2, True, False),
+        (0, 2, False, False),
+        (2, 2, True, True),
+        (0, 1, False, True),
+    ],
 )
 def test_gradients_and_weights_are_those_of_one(
-    tmp_path: Path, rank: int, accumulation: int, checkpointing: bool
+    tmp_path: Path, rank: int, accumulation: int, checkpointing: bool, shard: bool
 ) -> None:
     changes = {
         "lora_rank": rank,
@@ -46,9 +55,11 @@ def test_gradients_and_weights_are_those_of_one(
         "gradient_checkpointing": checkpointing,
     }
     alone = trained(tmp_path / "one", batch=2, **changes)
-    both = together(trained_by_several, tmp_path, tmp_path / "two", batch=1, **changes)
+    both = together(trained_by_several, tmp_path, tmp_path / "two", batch=1, shard=shard, **changes)
     assert alone["processes"] == 1
     assert [one["processes"] for one in both] == [2, 2]
+    # Dimensions of 1 are held by one process alone, so halves are not exact.
+    assert all(0.3 < one["held"] < 0.7 if shard else one["held"] == 1 for one in both)
     for one in both:
         assert one["sparse"]["teacher"] == 0
         assert one["sparse"]["student"] > 0
@@ -78,8 +89,9 @@ def test_a_nan_in_one_stops_both(tmp_path: Path, where: str) -> None:
         assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_killed_they_go_on_the_same(tmp_path: Path) -> None:
-    changes = {"iterations": 3, "checkpoint_every": 2}
+@pytest.mark.parametrize("shard", [False, True])
+def test_killed_they_go_on_the_same(tmp_path: Path, shard: bool) -> None:
+    changes = {"iterations": 3, "checkpoint_every": 2, "shard": shard}
     expected = together(gone_on, tmp_path, tmp_path / "whole", **changes)
     codes = in_processes(killed_after_a_checkpoint, tmp_path / "out", count=2, **changes)
     assert codes == [-signal.SIGKILL] * 2
@@ -88,3 +100,21 @@ def test_killed_they_go_on_the_same(tmp_path: Path) -> None:
     assert [done for done, _ in found] == [2, 2]
     for (_, weights), (_, wanted) in zip(found, expected, strict=True):
         assert all(torch.equal(weights[name], value) for name, value in wanted.items())
+    # The student as files has the averaged weights, all of each.
+    student = load_file(tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    names = [name.removeprefix("student.") for name in found[0][1] if name.startswith("student.")]
+    assert len(student) == len(names) > 0
+    for number, name in enumerate(names):
+        value = student["transformer." + name.replace(".student", "")]
+        assert torch.equal(value, found[0][1][f"average.{number}"])
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "log"])
+def test_a_full_disk_of_one_stops_both(tmp_path: Path, place: str) -> None:
+    """Neither waits for the other: `in_processes` would end one that does, with another code."""
+    codes = in_processes(full_disk_in_the_first, tmp_path, tmp_path / "out", place, count=2)
+    assert codes == [0, 0]
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert "No space left" in first
+    assert "Process 0 of 2 failed: " in second
+    assert "No space left" in second
