@@ -38,7 +38,7 @@ REAL = (
     "nearness",
     "lora_alpha",
 )
-BOOLS = ("separate", "normalise", "gradient_checkpointing")
+BOOLS = ("separate", "normalise", "gradient_checkpointing", "shard")
 CHOICES = ("sparse_in", "objective", "schedule", "precision")
 TEXTS = ("lora_targets", "validation_prompts")
 NAMED = ("call", "method")
