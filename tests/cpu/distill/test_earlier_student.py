@@ -91,7 +91,5 @@ def test_embeddings_without_the_side_that_guidance_needs_are_refused() -> None:
     ):
         encoded(recorder, [replace(guided, negative=None)])
     alone = ConditionRecorder(pipe, pipe.transformer, CALL, steps=2, guidance=1.0)
-    with pytest.raises(
-        SparseError, match="made with a negative side, which this guidance has not"
-    ):
+    with pytest.raises(SparseError, match="made with a negative side, which this guidance has not"):
         encoded(alone, [guided])
