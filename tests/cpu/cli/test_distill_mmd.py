@@ -1,4 +1,4 @@
-"""--objective mmd from the command line, with a tiny CLIP from a folder: what it trains, and refuses."""
+"""--objective mmd from the command line, with a tiny CLIP from a folder: trained, and refused."""
 
 import json
 from pathlib import Path
