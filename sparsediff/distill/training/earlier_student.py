@@ -7,13 +7,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sparsediff.distill.student.student_adapter import WEIGHTS
 from sparsediff.distill.student.student_card import CARD, StudentCard, check_base
 from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.kernels.errors import SparseError
 from sparsediff.plans import Fingerprint
-
-LORA = "pytorch_lora_weights.safetensors"
 
 
 def check_earlier(folder: Path, settings: DistillSettings) -> StudentCard:
@@ -22,7 +21,7 @@ def check_earlier(folder: Path, settings: DistillSettings) -> StudentCard:
     Raises SparseError when there is none, or its rank or alpha is another: the same weights under
     another alpha are another student.
     """
-    for name in (LORA, CARD):
+    for name in (WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise SparseError(
                 f"{folder} holds no {name}; needs the folder of a student that was trained with LoRA."
@@ -46,7 +45,7 @@ def read_adapter(
     """
     check_base(check_earlier(folder, settings), base)
     start = f"{component}."
-    path = folder / LORA
+    path = folder / WEIGHTS
     weights = {n.removeprefix(start): v for n, v in load_file(path).items() if n.startswith(start)}
     if not weights:
         raise SparseError(f"{path} holds nothing for {component}; was it another model's student?")

@@ -73,6 +73,7 @@ class LoraRoles:
         self.sparse = tuple(sparse)
         model.requires_grad_(False)
         add_adapters(model, TRAINED, rank=rank, alpha=alpha, targets=targets, seed=seed)
+        self._adapters = self._found()
         self._keep_trainable()
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
@@ -93,6 +94,7 @@ class LoraRoles:
             shard(self.model, accelerator)
         else:
             self.wrapped = accelerator.prepare(self.model)
+        self._adapters = self._found()  # sharding exchanges every parameter
 
     def each(self, change: Callable[[Any], Any]) -> None:
         """Do something to the base."""
@@ -123,9 +125,12 @@ class LoraRoles:
 
     def _keep_trainable(self) -> None:
         """Switching adapters freezes the others; optimisers and wrappers count on constant sets."""
-        for role in TRAINED:
-            for value in self.parameters(role).values():
-                value.requires_grad_(True)
+        for value in self._adapters:
+            value.requires_grad_(True)
+
+    def _found(self) -> list[nn.Parameter]:
+        """The parameters of both adapters, looked for once: every call of the model needs them."""
+        return [value for role in TRAINED for value in self.parameters(role).values()]
 
 
 class FullRoles:

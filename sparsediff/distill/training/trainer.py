@@ -106,14 +106,15 @@ class Trainer:
     def _update(
         self, role: Role, parts: list[Any], loss_of: Callable[[Any], Tensor]
     ) -> tuple[float, float]:
-        total = 0.0
+        summed = torch.zeros((), device=self.accelerator.device)
         for number, part in enumerate(parts):
             with self._gathering(role, last=number == len(parts) - 1):
                 loss = loss_of(part) / len(parts)
                 # The role again: a checkpointed model computes its forward anew in here.
                 with self.setup.roles.playing(role):
                     self.accelerator.backward(loss)
-            total += float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+            summed += loss.detach()
+        total = float(self.accelerator.reduce(summed, reduction="mean"))  # the only wait for a GPU
         if not math.isfinite(total):
             raise NotFiniteError(
                 f"The loss of the {role} is {total} at iteration {self.iteration}."
