@@ -42,7 +42,6 @@ def encode(
     from sparsediff.distill.recording.condition_file import save_conditions
     from sparsediff.distill.training.setup import Setup
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     save_conditions(target, Setup.of(pipe, prompts, settings).conditions)
     return {"out": str(target), "prompts": len(prompts)}
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.recording.tree import Tree, leaves
+from sparsediff.distill.whole_file import whole_file
 from sparsediff.kernels.errors import SparseError
 
 _KEY = "sparsediff_conditions"
@@ -27,7 +28,7 @@ _PLAIN = (bool, int, float, str, type(None))
 def save_conditions(path: Path | str, conditions: Sequence[Conditions]) -> None:
     """Write conditions, one for each prompt; the file appears complete or not at all.
 
-    Raises SparseError for none, and for values that JSON and safetensors cannot hold.
+    Raises SparseError for none, for values that JSON and safetensors cannot hold, and for a full disk.
     """
     from safetensors.torch import save_file
 
@@ -43,12 +44,8 @@ def save_conditions(path: Path | str, conditions: Sequence[Conditions]) -> None:
         for one in conditions
     ]
     about = json.dumps({"format": _FORMAT, "prompts": prompts})
-    part = Path(f"{path}.part")
-    try:
-        save_file(tensors, part, metadata={_KEY: about})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(Path(path)) as beside:
+        save_file(tensors, beside, metadata={_KEY: about})
 
 
 def load_conditions(path: Path | str) -> list[Conditions]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsediff.distill.training.trainer import Figures
-from sparsediff.distill.training.whole_file import write_whole
+from sparsediff.distill.whole_file import write_whole
 from sparsediff.kernels.errors import SparseError
 
 

@@ -13,7 +13,7 @@ import torch
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.recording.tree import leaves
 from sparsediff.distill.training.settings import DistillSettings
-from sparsediff.distill.training.whole_file import write_whole
+from sparsediff.distill.whole_file import write_whole
 from sparsediff.kernels.errors import SparseError
 
 SETTINGS, PROMPTS = "settings.json", "prompts.json"

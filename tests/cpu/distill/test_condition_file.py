@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,19 @@ def test_broken_files(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(SparseError, match="not a file of conditions"):
         load_conditions(path)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "conditions.safetensors"
+    save_conditions(path, [conditions_of(1.0)])
+    before = path.read_bytes()
+
+    def full(tensors: Any, target: Path, **_: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(SparseError, match="No space left"):
+        save_conditions(path, [conditions_of(2.0)])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

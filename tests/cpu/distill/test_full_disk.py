@@ -18,7 +18,7 @@ from sparsediff.distill.training import checkpoints
 from sparsediff.distill.training.distillation import Distillation
 from sparsediff.distill.training.trainer import Figures
 from sparsediff.distill.training.training_log import TrainingLog
-from sparsediff.distill.training.whole_file import write_whole
+from sparsediff.distill.whole_file import write_whole
 from sparsediff.kernels.errors import SparseError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
