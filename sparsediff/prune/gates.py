@@ -1,0 +1,101 @@
+"""Gates: a mask at work in a model that is still whole, differentiable, and gone afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sparsediff.prune.structures import Structure
+
+# The value of every unit of a structure now: [units], or [b, units] for one mask a sample.
+Values = Callable[[str], Tensor]
+
+
+@contextmanager
+def gated(
+    model: nn.Module, structures: Sequence[Structure], values: Mapping[str, Tensor] | Values
+) -> Iterator[None]:
+    """Inside, what every unit passes on is multiplied by its value; gradients flow into values.
+
+    ``values``: by structure key ``[units]``, or a function of the key that is asked in every call, so
+    that a training can draw anew. Keys that a mapping does not have stay whole.
+    """
+    known = values if callable(values) else values.__getitem__
+    wanted = [one for one in structures if callable(values) or one.key in values]
+    handles: list[RemovableHandle] = []
+    try:
+        for path, gates in _inputs(wanted).items():
+            layer = model.get_submodule(path)
+            handles.append(layer.register_forward_pre_hook(_multiplied(gates, known)))
+        for one in wanted:
+            if one.kind == "blocks":
+                block = model.get_submodule(one.path)
+                hook = _bypassed(one, known)
+                handles.append(block.register_forward_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _inputs(structures: Sequence[Structure]) -> dict[str, list[tuple[str, int, int, int]]]:
+    """By layer, what is multiplied of its input: (structure's key, start, units, width)."""
+    found: dict[str, list[tuple[str, int, int, int]]] = defaultdict(list)
+    for one in structures:
+        for norm in one.norms:
+            found[norm.module].append((one.key, 0, one.units, norm.width))
+        for cut in one.cuts:
+            if cut.side == "in":
+                found[cut.module].append((one.key, cut.start, one.units, cut.width))
+    return found
+
+
+def _multiplied(gates: list[tuple[str, int, int, int]], values: Values) -> Any:
+    def hook(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *rest = arguments
+        factor = None
+        for key, start, units, width in gates:
+            value = values(key).to(x).repeat_interleave(width, dim=-1)
+            if factor is None:
+                factor = x.new_ones(*value.shape[:-1], x.shape[-1])
+            end = start + units * width
+            factor = torch.cat([factor[..., :start], value, factor[..., end:]], dim=-1)
+        if factor is None:
+            return arguments
+        if factor.ndim == 2:  # one mask a sample
+            factor = factor.view(len(factor), *[1] * (x.ndim - 2), -1)
+        return (x * factor, *rest)
+
+    return hook
+
+
+def _bypassed(one: Structure, values: Values) -> Any:
+    """The block's outputs, as far as its value says; else its inputs."""
+
+    def hook(
+        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> Any:
+        several = output if isinstance(output, tuple) else (output,)
+        told = dict(zip(_names(module), arguments, strict=False)) | named
+        value = values(one.key)
+        mixed = tuple(
+            before
+            if after is None or before is None
+            else before + value.to(before) * (after - before)
+            for after, before in zip(several, (told[name] for name in one.inputs), strict=True)
+        )
+        return mixed if isinstance(output, tuple) else mixed[0]
+
+    return hook
+
+
+def _names(module: nn.Module) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(module.forward).parameters)

@@ -1,0 +1,75 @@
+"""Masks: which units of a model stay, by structure, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparsediff.kernels.errors import SparseError
+from sparsediff.prune.structures import Structure
+
+SCHEMA = "sparsediff.pruning-masks/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Masks:
+    """``kept``: for each structure's key, bool ``[units]``, True for units that stay; on the CPU.
+
+    Structures that are not named stay whole. Raises SparseError for anything but 1-D bool tensors.
+    """
+
+    kept: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for key, kept in self.kept.items():
+            if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.ndim != 1:
+                found = f"{kept.dtype} {list(kept.shape)}" if isinstance(kept, Tensor) else kept
+                raise SparseError(f"masks[{key!r}] is {found}: needs a bool tensor [units].")
+        object.__setattr__(self, "kept", {key: kept.cpu() for key, kept in self.kept.items()})
+
+    @property
+    def density(self) -> float:
+        """Share of the named units that stay; 1 where none is named."""
+        units = sum(kept.numel() for kept in self.kept.values())
+        return sum(int(kept.sum()) for kept in self.kept.values()) / units if units else 1.0
+
+    def check(self, structures: Sequence[Structure]) -> None:
+        """Raises SparseError where these are not masks of the structures."""
+        known = {one.key: one.units for one in structures}
+        for key, kept in self.kept.items():
+            if key not in known:
+                raise SparseError(f"The model has no structure {key!r}; it has {_some(known)}.")
+            if kept.numel() != known[key]:
+                raise SparseError(f"masks[{key!r}] has {kept.numel()} units, not {known[key]}.")
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; raises OSError."""
+        tensors = {key: kept.to(torch.uint8).contiguous() for key, kept in self.kept.items()}
+        save_file(tensors, path, metadata={"schema": SCHEMA, "keys": json.dumps([*tensors])})
+
+    @classmethod
+    def load(cls, path: Path) -> Masks:
+        """Read what `save` wrote; SparseError for anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                schema = (file.metadata() or {}).get("schema")
+                values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise SparseError(f"{path} cannot be read as masks: {error}.") from error
+        if schema != SCHEMA:
+            raise SparseError(f"{path} has the schema {schema!r}; needs {SCHEMA!r}.")
+        if any(value.dtype != torch.uint8 or int(value.max()) > 1 for value in values.values()):
+            raise SparseError(f"{path} holds values other than 0 and 1.")
+        return cls(kept={key: value.bool() for key, value in values.items()})
+
+
+def _some(known: Mapping[str, int]) -> str:
+    names = list(known)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
