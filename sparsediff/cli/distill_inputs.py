@@ -100,12 +100,14 @@ def objective_of(
     """What makes the objective of a setup; None for the usual one."""
     if settings.objective == "tdm":
         return None
+    from sparsediff.distill.image_decoder import image_decoder
     from sparsediff.distill.training.clip_features import ClipFeatures
     from sparsediff.distill.training.image_folder import read_images
-    from sparsediff.distill.training.mmd_objective import MmdObjective, image_decoder
+    from sparsediff.distill.training.mmd_objective import MmdObjective
 
     def make(setup: Setup) -> Objective:
         decode = image_decoder(setup.pipe)
+        setup.pipe.vae.requires_grad_(False)
         height, width = (side * setup.pipe.vae_scale_factor for side in setup.inputs.shape[-2:])
         return MmdObjective(
             setup=setup,

@@ -39,6 +39,9 @@ class Noise(Protocol):
     def split(self, x: Tensor, output: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """Clean and noise that a model means by its output at `level`, both as x ``[b, ...]``."""
 
+    def target(self, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
+        """The output of a perfect model for `clean` and `noise` mixed at `level`: ``[b, ...]``."""
+
     def gain(self, level: Level) -> Tensor:
         """How much the clean sample changes with the model's output: ``[b]``."""
 
@@ -59,6 +62,10 @@ class FlowNoise:
         velocity = output.float()
         clean = x - over(level.sigma, x) * velocity
         return clean, x + over(level.alpha, x) * velocity
+
+    def target(self, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
+        """The velocity, at every level."""
+        return noise - clean
 
     def gain(self, level: Level) -> Tensor:
         """Sigma: the clean sample is x - s v."""
@@ -104,6 +111,12 @@ class TableNoise:
             return given, (x - alpha * given) / sigma
         # At pure noise (zero terminal SNR) epsilon says nothing of the clean sample.
         return (x - sigma * given) / alpha.clamp(min=1e-6), given
+
+    def target(self, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
+        """Noise, v = alpha noise - sigma clean, or the clean sample."""
+        if self.prediction == "v_prediction":
+            return over(level.alpha, clean) * noise - over(level.sigma, clean) * clean
+        return clean if self.prediction == "sample" else noise
 
     def gain(self, level: Level) -> Tensor:
         """Sigma of v; of epsilon sigma / alpha, which at Stable Diffusion's noisiest is 15."""

@@ -24,6 +24,12 @@ class Denoiser:
         self, x: Tensor, level: Level, conditions: Conditions, *, negative: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Clean sample and noise that the model sees in x ``[b, ...]``, fp32."""
+        return self.levels.split(x, self.output(x, level, conditions, negative=negative), level)
+
+    def output(
+        self, x: Tensor, level: Level, conditions: Conditions, *, negative: bool = False
+    ) -> Tensor:
+        """What the model gives for x ``[b, ...]``, of the same shape and as its scheduler gets it."""
         told = conditions.negative if negative else conditions.positive
         if told is None:
             raise SparseError("These conditions have no negative side; please report this.")
@@ -44,7 +50,7 @@ class Denoiser:
                 f"Distillation is for models whose input is the noise alone, from text to video or "
                 f"image: it has no data for pictures to start from."
             )
-        return self.levels.split(x, self.inputs.sign * output, level)
+        return self.inputs.sign * output
 
     def _timestep(self, level: Level) -> Tensor:
         """The timestep ``[b, *time_shape]`` in the model's own terms."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,24 +73,3 @@ class MmdObjective:
         student = Actors(setup=self.setup, conditions=part.conditions).student()
         latents = sample_chain(student, self.setup.levels, self.setup.grid, part.x)
         return mmd_loss(self.decode(latents), part.real, self.features).float()
-
-
-def image_decoder(pipe: Any) -> Callable[[Tensor], Tensor]:
-    """Latents ``[b, c, h, w]`` to images in -1..1 by a pipeline's autoencoder, differentiable.
-
-    Raises SparseError for a pipeline whose latents are more than scaled.
-    """
-    scale = getattr(getattr(pipe, "vae", None), "config", {}).get("scaling_factor")
-    if scale is None:
-        raise SparseError(
-            f"{type(pipe).__name__} has no autoencoder with a scaling_factor; give MmdObjective a "
-            f"decode function of your own."
-        )
-    vae = pipe.vae.requires_grad_(False)
-
-    def decode(latents: Tensor) -> Tensor:
-        shifted = latents / scale + (vae.config.get("shift_factor") or 0.0)
-        images: Tensor = vae.decode(shifted.to(vae.dtype), return_dict=False)[0]
-        return images.float()
-
-    return decode
