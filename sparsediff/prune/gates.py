@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def gated(
         for one in wanted:
             if one.kind == "blocks":
                 block = model.get_submodule(one.path)
-                hook = _bypassed(one, known)
+                hook = _bypassed(one, block, known)
                 handles.append(block.register_forward_hook(hook, with_kwargs=True))
         yield
     finally:
@@ -75,19 +76,17 @@ def _multiplied(gates: list[tuple[str, int, int, int]], values: Values) -> Any:
     return hook
 
 
-def _bypassed(one: Structure, values: Values) -> Any:
+def _bypassed(one: Structure, block: nn.Module, values: Values) -> Any:
     """The block's outputs, as far as its value says; else its inputs."""
+    names = list(inspect.signature(block.forward).parameters)
 
     def hook(
         module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> Any:
         several = output if isinstance(output, tuple) else (output,)
-        told = dict(zip(_names(module), arguments, strict=False)) | named
-        value = values(one.key)
+        told = dict(zip(names, arguments, strict=False)) | named
         mixed = tuple(
-            before
-            if after is None or before is None
-            else before + value.to(before) * (after - before)
+            before if after is None or before is None else _mixed(before, after, values(one.key))
             for after, before in zip(several, (told[name] for name in one.inputs), strict=True)
         )
         return mixed if isinstance(output, tuple) else mixed[0]
@@ -95,7 +94,9 @@ def _bypassed(one: Structure, values: Values) -> Any:
     return hook
 
 
-def _names(module: nn.Module) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(module.forward).parameters)
+def _mixed(before: Tensor, after: Tensor, value: Tensor) -> Tensor:
+    """Exactly one of the two where the value is 0 or 1."""
+    weight = value.to(before)
+    if weight.ndim == 2:  # one mask a sample
+        weight = weight.view(len(weight), *[1] * (before.ndim - 1))
+    return torch.lerp(before, after, weight)

@@ -13,6 +13,8 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.cutting import cut
 from sparsediff.prune.gates import gated
 from sparsediff.prune.masks import Masks
+from sparsediff.prune.pruned_model import registered, sizes_of
+from sparsediff.prune.pruning_sizes import PruningSizes
 from sparsediff.prune.structures import KINDS, Structure, structures_of
 
 
@@ -26,21 +28,35 @@ def remove(
 ) -> nn.Module:
     """A copy of a model without the units that `masks` gives up, checked on a batch.
 
+    It is a model of the class ``Pruned<stock class>``, which `save_pretrained` and `from_pretrained`
+    take like any other. One that was pruned before can be pruned again, by masks of what is left.
+
     ``batch``: arguments of the model; its output must be that of the masked model within
     `tolerance` of the largest value (by default 1e-5 in float32, 64 times the dtype's eps
     otherwise). None skips the check: for a model that is not run here. Every attention keeps a
     multiple of ``heads_multiple_of`` heads, as context parallelism needs: masks that do not are an
     error, see `choose`.
 
-    Raises SparseError where masks do not fit the model, or masked and cut model differ.
+    Raises SparseError where masks do not fit the model, or masked and cut model differ, and
+    UnsupportedModelError for a class that the tables or diffusers do not have.
     """
     structures = structures_of(model, KINDS)
     masks.check(structures)
     _check_multiples(structures, masks, heads_multiple_of)
     smaller = copy.deepcopy(model)
     cut(smaller, structures, masks.kept)
+    sizes = PruningSizes.of(structures, masks)
+    if sizes:
+        registered(smaller, sizes.after(sizes_of(model)))
     if batch is not None:
-        difference = masked_difference(model, smaller, structures, masks, batch)
+        try:
+            difference = masked_difference(model, smaller, structures, masks, batch)
+        except RuntimeError as error:
+            raise SparseError(
+                f"The masked or the cut model does not run on the batch: {error}. Either the batch "
+                f"is none of this model's, or the table of structures is wrong for it; nothing was "
+                f"changed."
+            ) from error
         allowed = _allowed(model) if tolerance is None else tolerance
         if not difference <= allowed:
             raise SparseError(
@@ -78,6 +94,8 @@ def _allowed(model: nn.Module) -> float:
 
 
 def _check_multiples(structures: list[Structure], masks: Masks, multiple: int) -> None:
+    if multiple < 1:
+        raise SparseError(f"heads_multiple_of={multiple}: needs a whole number from 1 on.")
     for one in structures:
         kept = masks.kept.get(one.key)
         if one.kind == "heads" and kept is not None and int(kept.sum()) % multiple:

@@ -1,30 +1,25 @@
-"""Flux.1: double blocks with joint attention; single blocks whose attention and MLP share an output."""
+"""Flux.1 and Chroma: double blocks with joint attention, then single blocks."""
 
 from sparsediff.prune.structures.rows import Blocks, Family, Heads, Neurons
+from sparsediff.prune.structures.single_blocks import single_blocks
 
 _STREAMS = ("encoder_hidden_states", "hidden_states")
+_LAYERS = (
+    Heads(path="transformer_blocks.*.attn", returns="pair"),
+    Neurons(path="transformer_blocks.*.ff"),
+    Neurons(path="transformer_blocks.*.ff_context"),
+    *single_blocks("single_transformer_blocks.*", count="mlp_hidden_dim"),
+)
 
 FLUX = Family(
     name="Flux",
     classes=("FluxTransformer2DModel",),
     rows=(
-        Heads(path="transformer_blocks.*.attn", returns="pair"),
-        Neurons(path="transformer_blocks.*.ff"),
-        Neurons(path="transformer_blocks.*.ff_context"),
-        Heads(
-            path="single_transformer_blocks.*",
-            attention="attn",
-            rows=("attn.to_q", "attn.to_k", "attn.to_v"),
-            columns=("proj_out",),
-        ),
-        Neurons(
-            path="single_transformer_blocks.*",
-            up="proj_mlp",
-            down="proj_out",
-            after="attn.to_q",
-            count="mlp_hidden_dim",
-        ),
+        *_LAYERS,
         Blocks(path="transformer_blocks.*", inputs=_STREAMS),
         Blocks(path="single_transformer_blocks.*", inputs=_STREAMS),
     ),
 )
+# No blocks: a block's place says which part of the modulation it takes, so those after a lost one
+# would take another's.
+CHROMA = Family(name="Chroma", classes=("ChromaTransformer2DModel",), rows=_LAYERS)

@@ -22,7 +22,7 @@ class Heads:
 
     ``attention``: path of the attention inside the match ("" for the match itself). ``rows``,
     ``columns``: paths inside the match; those that a model does not have are left out. ``norms`` run
-    over all heads.
+    over all heads. ``rotary``: see `Structure`.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Heads:
     columns: tuple[str, ...] = ("to_out.0", "to_add_out")
     norms: tuple[str, ...] = ()
     returns: Literal["one", "pair"] = "one"
+    rotary: str = ""
 
     def find(self, model: nn.Module) -> Iterator[Structure]:
         """The heads of every attention that matches."""
@@ -66,6 +67,7 @@ class Heads:
                 ),
                 attention=attention,
                 returns=self.returns,
+                rotary=self.rotary,
             )
 
 

@@ -48,9 +48,10 @@ class Structure:
     """``units`` like units of the module at ``path``; a mask holds one value for each.
 
     ``cuts`` on side "in" are where a mask acts: what a unit passes on is multiplied there.
-    ``returns`` (heads only): "one" tensor, or "pair" for joint attention, which returns that of the
-    text too. ``inputs`` (blocks only): the names of the arguments that the block's outputs continue,
-    in the order of its outputs.
+    Heads only: ``attention`` is the attention's path; ``returns`` "one" tensor, or "pair" for joint
+    attention, which returns that of the text too; ``rotary`` the attention's argument whose rotary
+    embedding has places of its own for every head (LTX). Blocks only: ``inputs`` are the names of the
+    arguments that the block's outputs continue, in the order of its outputs.
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Structure:
     counts: tuple[Count, ...] = ()
     attention: str = ""
     returns: Literal["one", "pair"] = "one"
+    rotary: str = ""
     inputs: tuple[str, ...] = ()
 
     @property

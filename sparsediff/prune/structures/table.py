@@ -7,13 +7,31 @@ from collections.abc import Sequence
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError, UnsupportedModelError
-from sparsediff.prune.structures.flux import FLUX
+from sparsediff.prune.structures.cogvideox import COGVIDEOX
+from sparsediff.prune.structures.flux import CHROMA, FLUX
+from sparsediff.prune.structures.hunyuan import HUNYUAN_VIDEO
+from sparsediff.prune.structures.layers import check_attention, check_linear, check_norm
+from sparsediff.prune.structures.ltx import LTX
+from sparsediff.prune.structures.pixart import PIXART
 from sparsediff.prune.structures.rows import Family
+from sparsediff.prune.structures.sd3 import SD3
 from sparsediff.prune.structures.structure import Kind, Structure
 from sparsediff.prune.structures.unet import UNET
-from sparsediff.prune.structures.wan import WAN
+from sparsediff.prune.structures.wan import WAN, WAN_ANIMATE, WAN_VACE
 
-FAMILIES: tuple[Family, ...] = (WAN, FLUX, UNET)
+FAMILIES: tuple[Family, ...] = (
+    WAN,
+    WAN_VACE,
+    WAN_ANIMATE,
+    HUNYUAN_VIDEO,
+    COGVIDEOX,
+    LTX,
+    FLUX,
+    CHROMA,
+    SD3,
+    PIXART,
+    UNET,
+)
 KINDS: tuple[Kind, ...] = ("heads", "ffn", "blocks")
 
 
@@ -34,28 +52,18 @@ def structures_of(model: nn.Module, kinds: Sequence[Kind] = ("heads", "ffn")) ->
     """All structures of the kinds in a model, in the model's order.
 
     Raises SparseError for an unknown kind, UnsupportedModelError for an unknown architecture or a
-    model with fused, quantised or LoRA layers, whose rows are not its heads any more.
+    model with fused, quantised, LoRA or IP-Adapter layers, whose rows are not its heads any more.
     """
     for kind in kinds:
         if kind not in KINDS:
             raise SparseError(f"target={kind!r}: needs some of {', '.join(KINDS)}.")
     found = [one for row in family_of(model).rows for one in row.find(model) if one.kind in kinds]
-    for cut in (cut for one in found for cut in one.cuts):
-        _check_linear(model, cut.module)
-    for path in {one.attention for one in found if one.attention}:
-        if getattr(model.get_submodule(path), "fused_projections", False):
-            raise UnsupportedModelError(
-                f"{path} has fused projections. Call model.unfuse_qkv_projections() first."
-            )
+    for one in found:
+        for cut in one.cuts:
+            check_linear(model, cut.module)
+        for norm in one.norms:
+            check_norm(model, norm.module)
+        if one.attention:
+            check_attention(model, one.attention)
     order = {path: place for place, (path, _) in enumerate(model.named_modules())}
     return sorted(found, key=lambda one: (order[one.path], KINDS.index(one.kind)))
-
-
-def _check_linear(model: nn.Module, path: str) -> None:
-    layer = model.get_submodule(path)
-    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:
-        raise UnsupportedModelError(
-            f"{path} is {type(layer).__name__} over {type(layer.weight).__name__}; only plain "
-            f"torch.nn.Linear layers can be cut. Prune before adding LoRA (or fuse it) and before "
-            f"quantising."
-        )
