@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from sparsediff.search.schedule import Schedule
 from sparsediff.search.selection import mask_density
 from sparsediff.search.token_grid import TokenGrid
 from sparsediff.search.token_order import RASTER, check_token_order
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -104,17 +106,26 @@ class Method(ABC):
 
     def with_options(self, **options: Any) -> Self:
         """A copy with some fields changed; an unknown field is an error that names the nearest."""
-        known = [f.name for f in fields(self)]
-        for key in options:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise SparseError(
-                    f"{type(self).__name__} has no option {key!r}; it has {', '.join(known)}.{hint}"
-                )
-        values = {name: getattr(self, name) for name in known} | options
-        return type(self)(**values)
+        return changed(self, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Name and fields, for reports and files."""
         return {"name": self.name, **asdict(self)}
+
+
+def changed(configuration: T, **options: Any) -> T:
+    """A copy of a frozen dataclass with some fields changed.
+
+    Raises SparseError for an unknown field, naming the nearest.
+    """
+    known = [f.name for f in fields(cast(Any, configuration))]
+    for key in options:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise SparseError(
+                f"{type(configuration).__name__} has no option {key!r}; it has "
+                f"{', '.join(known) or 'none'}.{hint}"
+            )
+    values = {name: getattr(configuration, name) for name in known} | options
+    return type(configuration)(**values)

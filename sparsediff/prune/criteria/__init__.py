@@ -1,0 +1,1 @@
+"""Criteria: what tells the units that matter from those that do not."""
