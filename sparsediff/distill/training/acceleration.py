@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.kernels.errors import SparseError
 
 # Processes that accelerate leaves the model to. Where it shards it, it saves one optimiser for each
@@ -13,8 +12,20 @@ from sparsediff.kernels.errors import SparseError
 _KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_HPU", "MULTI_MLU")
 
 
+class Computing(Protocol):
+    """The settings that say how a training computes."""
+
+    @property
+    def precision(self) -> str:
+        """Of the models' calls: "no", "fp16" or "bf16"."""
+
+    @property
+    def shard(self) -> bool:
+        """Whether each process holds a part of every weight."""
+
+
 def accelerator_for(
-    settings: DistillSettings, folder: Path, *, cpu: bool = False, report_to: str | None = None
+    settings: Computing, folder: Path, *, cpu: bool = False, report_to: str | None = None
 ) -> Any:
     """accelerate's Accelerator for a training that keeps its things in `folder`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsediff.distill.student.whole_folder import flush
-from sparsediff.distill.training.roles import TRAINED, Roles
 from sparsediff.distill.training.sharding import Shards
 from sparsediff.distill.training.shared_failure import shared_failure
 from sparsediff.kernels.errors import SparseError
 
 _PREFIX, _STATE, _WEIGHTS = "iteration-", "progress.json", "weights.safetensors"
 SCHEMA = "sparsediff.distill-checkpoint/1"
+# How a user goes on from the newest checkpoint; other commands than `distill` have another flag.
+RESUME = "--resume_from_checkpoint latest"
 # What a file that is missing, cut short or of something else makes accelerate, torch and us raise.
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
 
@@ -30,7 +32,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted((path.parent for path in found), key=_iteration)
 
 
-def find_checkpoint(folder: Path, name: str) -> Path:
+def find_checkpoint(folder: Path, name: str, *, flag: str = RESUME) -> Path:
     """The checkpoint that "latest" or a folder's name means; SparseError when there is none."""
     known = complete_checkpoints(folder)
     if name == "latest" and known:
@@ -41,7 +43,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     there = ", ".join(path.name for path in known) or "none"
     raise SparseError(
         f"There is no checkpoint {name!r} in {folder}; there are: {there}. Leave out "
-        f"--resume_from_checkpoint to start anew in another folder."
+        f"{flag.split(maxsplit=1)[0]} to start anew in another folder."
     )
 
 
@@ -49,20 +51,22 @@ class Checkpoints:
     """Folders iteration-000050, ... written whole or not at all; the newest `keep` of them stay.
 
     accelerate writes optimisers, rates, averages and random states; of the weights only the trained
-    ones, as safetensors. `shards` keeps weights, optimisers and averages where they are sharded.
+    ones, `weights` by name, as safetensors. `shards` keeps weights, optimisers and averages where they
+    are sharded. `flag` is how a user goes on, for errors.
     """
 
     def __init__(
         self,
         folder: Path,
         accelerator: Any,
-        roles: Roles,
+        weights: Mapping[str, Tensor],
         shards: Shards | None = None,
         *,
         keep: int,
+        flag: str = RESUME,
     ) -> None:
-        self.folder, self.accelerator, self.roles, self.keep = folder, accelerator, roles, keep
-        self.shards = shards
+        self.folder, self.accelerator, self.keep = folder, accelerator, keep
+        self.weights, self.shards, self.flag = weights, shards, flag
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
@@ -72,7 +76,20 @@ class Checkpoints:
 
     def find(self, name: str) -> Path:
         """The checkpoint that "latest" or a folder's name means; SparseError when there is none."""
-        return find_checkpoint(self.folder, name)
+        return find_checkpoint(self.folder, name, flag=self.flag)
+
+    def way_back(self) -> str:
+        """What to do after a training has diverged, for an error."""
+        known = self.all()
+        if not known:
+            return (
+                "There is no checkpoint yet. Start anew with lower learning rates, or a precision of "
+                "more range."
+            )
+        return (
+            f"The last good checkpoint is {known[-1]}: go on from it with {self.flag} and lower "
+            f"learning rates."
+        )
 
     def save(self, iteration: int) -> Path:
         """Write a checkpoint; the older ones stay if that fails, the oldest go if it does not.
@@ -99,7 +116,7 @@ class Checkpoints:
             kept = f"The last good one is {last[-1]}" if last else "There is none yet"
             raise SparseError(
                 f"The checkpoint of iteration {iteration} could not be written: {error}. {kept}. Make "
-                f"room, then go on with --resume_from_checkpoint latest."
+                f"room, then go on with {self.flag}."
             ) from error
         return target
 
@@ -145,11 +162,7 @@ class Checkpoints:
         if self.shards is not None:
             self.shards.save(Path(folder))
         elif self.accelerator.is_main_process:
-            values: dict[str, Tensor] = {
-                f"{role}.{name}": value.detach().cpu().contiguous()
-                for role in TRAINED
-                for name, value in self.roles.parameters(role).items()
-            }
+            values = {n: v.detach().cpu().contiguous() for n, v in self.weights.items()}
             save_file(values, Path(folder) / _WEIGHTS)
 
     def _load_weights(self, models: list[Any], folder: str) -> None:
@@ -158,16 +171,15 @@ class Checkpoints:
             self.shards.load(Path(folder))
             return
         values = load_file(Path(folder) / _WEIGHTS)
-        for role in TRAINED:
-            for name, value in self.roles.parameters(role).items():
-                saved = values.get(f"{role}.{name}")
-                if saved is None or saved.shape != value.shape:
-                    raise SparseError(
-                        f"{folder} does not fit this training: {role}.{name} is "
-                        f"{'missing' if saved is None else list(saved.shape)}. Resume with the "
-                        f"settings it was started with."
-                    )
-                value.data.copy_(saved)
+        for name, value in self.weights.items():
+            saved = values.get(name)
+            if saved is None or saved.shape != value.shape:
+                raise SparseError(
+                    f"{folder} does not fit this training: {name} is "
+                    f"{'missing' if saved is None else list(saved.shape)}. Resume with the "
+                    f"settings it was started with."
+                )
+            value.data.copy_(saved)
 
 
 def _iteration(path: Path) -> int:

@@ -16,7 +16,7 @@ from sparsediff.distill.student.student_card import StudentCard
 from sparsediff.distill.student.student_files import save_student
 from sparsediff.distill.student.visited_grid import visited_grid
 from sparsediff.distill.training.averages import Averages
-from sparsediff.distill.training.checkpoints import Checkpoints, find_checkpoint
+from sparsediff.distill.training.checkpoints import Checkpoints
 from sparsediff.distill.training.earlier_student import read_adapter
 from sparsediff.distill.training.objective import Objective
 from sparsediff.distill.training.roles import TRAINED
@@ -26,7 +26,7 @@ from sparsediff.distill.training.sharding import Shards, whole, whole_model
 from sparsediff.distill.training.shared_failure import shared_failure
 from sparsediff.distill.training.trainer import Figures, NotFiniteError, Trainer
 from sparsediff.distill.training.training_log import TrainingLog
-from sparsediff.distill.training.training_start import check_start, is_started, named, write_start
+from sparsediff.distill.training.training_start import check_place, named, write_start
 from sparsediff.distill.training.validation import Validation
 from sparsediff.environment import versions
 from sparsediff.kernels.errors import SparseError
@@ -96,7 +96,7 @@ class Distillation:
         self.checkpoints = Checkpoints(
             self.places.checkpoints,
             accelerator,
-            roles,
+            self._weights(),
             self._shards() if settings.shard else None,
             keep=settings.keep_checkpoints,
         )
@@ -122,13 +122,13 @@ class Distillation:
             try:
                 figures = trainer.train_iteration()
             except NotFiniteError as error:
-                raise SparseError(f"{error} {self._way_back()}") from error
+                raise SparseError(f"{error} {self.checkpoints.way_back()}") from error
             self.averages.follow()
             with shared_failure(self.accelerator):
                 self.tell(figures, log.note(figures))
-            if _due(settings.checkpoint_every, trainer.iteration, settings.iterations):
+            if is_due(settings.checkpoint_every, trainer.iteration, settings.iterations):
                 self.checkpoints.save(trainer.iteration)
-            if _due(settings.validate_every, trainer.iteration, settings.iterations):
+            if is_due(settings.validate_every, trainer.iteration, settings.iterations):
                 self._validate()
         self.accelerator.wait_for_everyone()
 
@@ -190,10 +190,14 @@ class Distillation:
         return {n: whole(v) for n, v in adapter_tensors(model, "student").items()}, model
 
     def _shards(self) -> Shards:
-        roles, learners = self.setup.roles, self.trainer.learners
-        weights = {f"{r}.{n}": v for r in TRAINED for n, v in roles.parameters(r).items()}
+        learners = self.trainer.learners
         optimizers: dict[str, Any] = {role: learner.optimizer for role, learner in learners.items()}
-        return Shards(self.accelerator, weights, optimizers, self.averages.kept)
+        return Shards(self.accelerator, self._weights(), optimizers, self.averages.kept)
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by role and name."""
+        roles = self.setup.roles
+        return {f"{r}.{n}": v for r in TRAINED for n, v in roles.parameters(r).items()}
 
     def _validate(self) -> None:
         main = self.accelerator.is_main_process
@@ -201,18 +205,6 @@ class Distillation:
             if main or self.settings.shard:
                 with self.averages.in_place():
                     self.validation.generate(self.trainer.iteration, write=main)
-
-    def _way_back(self) -> str:
-        known = self.checkpoints.all()
-        if not known:
-            return (
-                "There is no checkpoint yet. Start anew with lower learning rates, or a precision of "
-                "more range."
-            )
-        return (
-            f"The last good checkpoint is {known[-1]}: go on from it with --resume_from_checkpoint "
-            f"latest and lower learning rates."
-        )
 
     def _resume(self, name: str) -> None:
         """Go on from a checkpoint; "latest" starts anew where there is none yet, as a job restarts."""
@@ -228,22 +220,11 @@ class Distillation:
 def check_folder(
     out: Path, settings: DistillSettings, prompts: Sequence[str], resume: str | None
 ) -> None:
-    """Raise SparseError where a training cannot start, or go on, in a folder; nothing is loaded for it.
-
-    "latest" may be asked for where nothing was started yet.
-    """
+    """Raise SparseError where a training cannot start, or go on, in a folder; see `check_place`."""
     places = Places(out=out)
-    if resume not in {None, "latest"}:
-        find_checkpoint(places.checkpoints, str(resume))
-    if not is_started(places.training):
-        return
-    if resume is None:
-        raise SparseError(
-            f"{out} holds a training already. Go on with it by --resume_from_checkpoint latest, or "
-            f"choose another folder."
-        )
-    check_start(places.training, settings, prompts)
+    check_place(out, places.training, places.checkpoints, settings, prompts, resume)
 
 
-def _due(every: int, iteration: int, last: int) -> bool:
+def is_due(every: int, iteration: int, last: int) -> bool:
+    """Whether something that is done every so often, and at the end, is done now."""
     return bool(every) and (iteration % every == 0 or iteration == last)

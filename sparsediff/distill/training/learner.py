@@ -4,37 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.sharding import whole
 
 
-class Learner:
-    """AdamW with betas (0, 0.95) as in TDM and BLADE, its rate, the norm of its gradients.
+class Pace(Protocol):
+    """The settings that say how fast is learnt."""
 
-    `updates` an iteration: the rate's schedule counts iterations, whoever learns how often in them.
+    @property
+    def clip(self) -> float:
+        """The largest norm of all gradients."""
+
+    @property
+    def schedule(self) -> str:
+        """diffusers' name of the rate's schedule."""
+
+    @property
+    def warmup_iterations(self) -> int:
+        """Iterations in which the rate rises."""
+
+    @property
+    def iterations(self) -> int:
+        """All iterations."""
+
+
+class Learner:
+    """AdamW, by default with betas (0, 0.95) as in TDM and BLADE, its rate, the norm of its gradients.
+
+    `rate`: one for all parameters, or by the beginning of their names. `updates` an iteration: the
+    rate's schedule counts iterations, whoever learns how often in them.
     """
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        rate: float,
-        settings: DistillSettings,
+        rate: float | Mapping[str, float],
+        settings: Pace,
         *,
         updates: int = 1,
+        betas: tuple[float, float] = (0.0, 0.95),
     ) -> None:
         from diffusers.optimization import get_scheduler
 
         self.parameters = list(parameters.values())
-        self.clip, self.rate = settings.clip, rate
+        rates = rate if isinstance(rate, Mapping) else {"": rate}
+        groups: list[dict[str, Any]] = [
+            {"params": [v for n, v in parameters.items() if n.startswith(start)], "lr": one}
+            for start, one in rates.items()
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.clip, self.rates = settings.clip, [group["lr"] for group in groups]
         # The two betas are floats of one kind: torch refuses a mixture.
-        self.optimizer: Any = torch.optim.AdamW(
-            self.parameters, lr=rate, betas=(0.0, 0.95), weight_decay=0.0
-        )
+        self.optimizer: Any = torch.optim.AdamW(groups, betas=betas, weight_decay=0.0)
         self.schedule = get_scheduler(
             settings.schedule,
             optimizer=self.optimizer,
@@ -56,10 +81,10 @@ class Learner:
     def take_rate(self) -> None:
         """After a checkpoint was loaded, the rate is again what the settings say, not what it says."""
         groups = self.optimizer.param_groups
-        self.schedule.base_lrs = [self.rate] * len(groups)
-        for group, share in zip(groups, self.schedule.lr_lambdas, strict=True):
-            group["initial_lr"] = self.rate
-            group["lr"] = self.rate * share(self.schedule.last_epoch)
+        self.schedule.base_lrs = list(self.rates)
+        for group, rate, share in zip(groups, self.rates, self.schedule.lr_lambdas, strict=True):
+            group["initial_lr"] = rate
+            group["lr"] = rate * share(self.schedule.last_epoch)
         self.schedule._last_lr = [group["lr"] for group in groups]
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from typing import Any
 
+from sparsediff.distill.training.setting_checks import (
+    check_bool,
+    check_choice,
+    check_named,
+    check_real,
+    check_whole,
+    settings_dict,
+    settings_from,
+    texts,
+)
 from sparsediff.kernels.errors import SparseError
 
 _OBJECTIVES = ("tdm", "mmd")
@@ -76,22 +85,19 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         for name in ("lora_targets", "validation_prompts"):  # JSON has no tuples
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
         for name in ("separate", "normalise", "gradient_checkpointing", "shard"):
-            if not isinstance(getattr(self, name), bool):
-                raise SparseError(f"{name}={getattr(self, name)!r}: needs true or false.")
-        _check_named("call", self.call)
+            check_bool(name, getattr(self, name))
+        check_named("call", self.call)
         if self.method is not None:
-            _check_named("method", self.method)
+            check_named("method", self.method)
         for name, least in _COUNTS.items():
-            _check_whole(name, getattr(self, name), least=least)
+            check_whole(name, getattr(self, name), least=least)
         for name, (low, high) in _RANGES.items():
-            _check_real(name, getattr(self, name), low, high)
+            optional = name in {"guidance", "shift"}
+            check_real(name, getattr(self, name), low, high, optional=optional)
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise SparseError(
-                    f"{name}={getattr(self, name)!r}: needs one of {', '.join(choices)}."
-                )
+            check_choice(name, getattr(self, name), choices)
         if self.segments > self.steps:
             raise SparseError(
                 f"segments={self.segments}: a roll-out of {self.steps} steps has no more than that."
@@ -104,21 +110,11 @@ class DistillSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str) -> DistillSettings:
         """Read what `to_dict` gave; `source` names it in errors."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise SparseError(f"{source} has an unknown setting {key!r}.{hint}")
-        try:
-            return cls(**values)
-        except SparseError as error:
-            raise SparseError(f"{source}: {error}") from None
+        return settings_from(cls, values, source=source)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
-        values = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return settings_dict(self)
 
 
 _COUNTS = {
@@ -153,29 +149,3 @@ _CHOICES = {
     "schedule": _SCHEDULES,
     "precision": _PRECISIONS,
 }
-
-
-def _texts(name: str, values: object) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or not all(
-        isinstance(text, str) and text.strip() for text in values
-    ):
-        raise SparseError(f"{name}={values!r}: needs a list of texts.")
-    return tuple(values)
-
-
-def _check_named(name: str, value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise SparseError(f"{name}={value!r}: needs values by name, such as {{'height': 480}}.")
-
-
-def _check_whole(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SparseError(f"{name}={value!r}: needs a whole number >= {least}.")
-
-
-def _check_real(name: str, value: object, low: float, high: float) -> None:
-    if value is None and name in {"guidance", "shift"}:
-        return
-    right = isinstance(value, int | float) and not isinstance(value, bool)
-    if not right or not low <= value <= high:  # type: ignore[operator]
-        raise SparseError(f"{name}={value!r}: needs a number in {low:g} .. {high:g}.")

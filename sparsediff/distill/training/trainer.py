@@ -36,6 +36,12 @@ class Figures:
     norms: dict[Role, float]
     rate: float
 
+    def values(self) -> dict[str, float]:
+        """Figures by the names that the log has."""
+        found = {"rate": self.rate}
+        found |= {f"{role}_loss": value for role, value in self.losses.items()}
+        return found | {f"{role}_norm": value for role, value in self.norms.items()}
+
 
 class Trainer:
     """The learners of an objective taking turns.

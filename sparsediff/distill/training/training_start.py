@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.recording.tree import leaves
-from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.checkpoints import RESUME, find_checkpoint
 from sparsediff.distill.whole_file import write_whole
 from sparsediff.kernels.errors import SparseError
 
@@ -25,6 +25,17 @@ FREE = (
     *("precision", "gradient_checkpointing", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_prompts"),
 )
+
+
+class Settings(Protocol):
+    """Settings of a training, which a file keeps."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str) -> Any:
+        """Read what `to_dict` gave."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds them."""
 
 
 def named(prompts: Sequence[str | Conditions]) -> list[str]:
@@ -45,23 +56,52 @@ def is_started(folder: Path) -> bool:
     return (folder / SETTINGS).exists()
 
 
-def write_start(folder: Path, settings: DistillSettings, prompts: Sequence[str]) -> None:
+def write_start(folder: Path, settings: Settings, prompts: Sequence[str]) -> None:
     """Note what a training is started or goes on with. Raises SparseError when it cannot be written."""
     write_whole(folder / PROMPTS, json.dumps(list(prompts), ensure_ascii=False, indent=1) + "\n")
     write_whole(folder / SETTINGS, json.dumps(settings.to_dict(), indent=2) + "\n")
 
 
-def check_start(folder: Path, settings: DistillSettings, prompts: Sequence[str]) -> None:
+def check_place(  # noqa: PLR0917
+    out: Path,
+    training: Path,
+    checkpoints: Path,
+    settings: Settings,
+    prompts: Sequence[str],
+    resume: str | None,
+    *,
+    free: Sequence[str] = FREE,
+    flag: str = RESUME,
+) -> None:
+    """Raise SparseError where a training cannot start, or go on, in the folder ``out``.
+
+    Nothing is loaded for it. ``training`` holds settings and prompts, ``free`` are the settings that
+    may change. "latest" may be asked for where nothing was started yet.
+    """
+    if resume not in {None, "latest"}:
+        find_checkpoint(checkpoints, str(resume), flag=flag)
+    if not is_started(training):
+        return
+    if resume is None:
+        raise SparseError(
+            f"{out} holds a training already. Go on with it by {flag}, or choose another folder."
+        )
+    check_start(training, settings, prompts, free=free)
+
+
+def check_start(
+    folder: Path, settings: Settings, prompts: Sequence[str], *, free: Sequence[str] = FREE
+) -> None:
     """Raise SparseError, naming the first difference, where a training cannot go on with these."""
     path = folder / SETTINGS
-    before = DistillSettings.from_dict(_read(path, dict), source=str(path)).to_dict()
+    before = type(settings).from_dict(_read(path, dict), source=str(path)).to_dict()
     now = json.loads(json.dumps(settings.to_dict()))
     for name, value in now.items():
-        if name not in FREE and value != before[name]:
+        if name not in free and value != before[name]:
             raise SparseError(
                 f"{name} was {before[name]!r} when the training in {folder} was started and is "
                 f"{value!r} now. Resume with what it was started with, or choose another folder; only "
-                f"{', '.join(FREE)} may change."
+                f"{', '.join(free)} may change."
             )
     known = folder / PROMPTS
     if known.exists() and _read(known, list) != list(prompts):
