@@ -86,6 +86,12 @@ def __getattr__(name: str) -> Any:
         if name in names:
             value = globals()[name] = getattr(import_module(home), name)
             return value
+    if name == "ModelMixin":  # diffusers looks it up beside the class of a pruned model
+        return import_module("diffusers").ModelMixin
+    if name.startswith("Pruned"):
+        found = import_module("sparsediff.prune.pruned_model").pruned_class(name)
+        if found is not None:
+            return found
     raise AttributeError(f"module 'sparsediff' has no attribute {name!r}")
 
 

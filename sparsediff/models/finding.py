@@ -69,8 +69,9 @@ def head_shape(module: Any) -> tuple[int, int]:
 def self_attention(model: nn.Module, facts: ModelFacts) -> dict[str, nn.Module]:
     """The self-attention modules of a model by dotted name, in the order they are defined.
 
-    Raises UnsupportedModelError when a name pattern of the facts finds nothing or finds modules
-    without a processor: the diffusers version then differs from the ones sparsediff knows.
+    Those that pruning has left without heads are passed over. Raises UnsupportedModelError when a name
+    pattern of the facts finds nothing or finds modules without a processor: the diffusers version then
+    differs from the ones sparsediff knows. Also when no head is left at all.
     """
     found: dict[str, nn.Module] = {}
     patterns = [pattern.split(".") for pattern in facts.attention]
@@ -88,4 +89,10 @@ def self_attention(model: nn.Module, facts: ModelFacts) -> dict[str, nn.Module]:
             f"{' or '.join(facts.attention)}; this version of diffusers is laid out differently "
             f"from the ones sparsediff was tested with."
         )
-    return found
+    working = {name: module for name, module in found.items() if getattr(module, "heads", 1)}
+    if not working:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has lost the heads of all its self-attention to pruning: there is "
+            f"nothing left to make sparse."
+        )
+    return working
