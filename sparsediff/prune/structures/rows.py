@@ -39,6 +39,8 @@ class Heads:
             attention = join(path, self.attention)
             inner = model.get_submodule(attention)
             heads = int(inner.heads)  # type: ignore[arg-type]
+            if not heads:  # pruned before, down to nothing
+                continue
             rows = [join(path, name) for name in self.rows if has(model, join(path, name))]
             width = _outputs(model, rows[0]) // heads
             for name in rows:
