@@ -1,0 +1,1 @@
+"""Two of every four weights: 2:4 masks, one-shot or learnt, and layers that compute with half."""
