@@ -84,8 +84,8 @@ def _lost(model: nn.Module, structures: Sequence[Structure], kept: Mapping[str, 
         for part in one.cuts:
             lost[part.module][part.side] += int((~stay).sum()) * part.width
         for norm in one.norms:
-            layer: Any = model.get_submodule(norm.module)
-            gone += 0 if layer.weight is None else int((~stay).sum()) * norm.width
+            layer = model.get_submodule(norm.module)
+            gone += int((~stay).sum()) * norm.width * len([*layer.parameters()])
     for path, sides in lost.items():
         linear: Any = model.get_submodule(path)
         rows, columns = linear.weight.shape
