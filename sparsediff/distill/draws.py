@@ -34,6 +34,10 @@ class Draws:
         """A number in 0..1 for each sample: ``[b]`` fp32."""
         return torch.cat([torch.rand(1, generator=g) for g in self._generators]).to(device)
 
+    def uniforms(self, count: int) -> Tensor:
+        """`count` numbers in 0..1 for each sample: ``[b, count]`` fp32 on the CPU."""
+        return torch.stack([torch.rand(count, generator=g) for g in self._generators])
+
     def picks(self, count: int, of: int) -> Tensor:
         """Different numbers below `of` for each sample: int64 ``[b, count]``."""
         return torch.stack([torch.randperm(of, generator=g)[:count] for g in self._generators])

@@ -24,8 +24,9 @@ def gated(
 ) -> Iterator[None]:
     """Inside, what every unit passes on is multiplied by its value; gradients flow into values.
 
-    ``values``: by structure key ``[units]``, or a function of the key that is asked in every call, so
-    that a training can draw anew. Keys that a mapping does not have stay whole.
+    ``values``: by structure key ``[units]``, or ``[b, units]`` for one mask a sample of the batch; or a
+    function of the key that is asked in every call, so that a training can draw anew. Keys that a
+    mapping does not have stay whole.
     """
     known = values if callable(values) else values.__getitem__
     wanted = [one for one in structures if callable(values) or one.key in values]
@@ -70,7 +71,7 @@ def _multiplied(gates: list[tuple[str, int, int, int]], values: Values) -> Any:
         if factor is None:
             return arguments
         if factor.ndim == 2:  # one mask a sample
-            factor = factor.view(len(factor), *[1] * (x.ndim - 2), -1)
+            factor = _by_row(factor, x).view(-1, *[1] * (x.ndim - 2), factor.shape[-1])
         return (x * factor, *rest)
 
     return hook
@@ -98,5 +99,11 @@ def _mixed(before: Tensor, after: Tensor, value: Tensor) -> Tensor:
     """Exactly one of the two where the value is 0 or 1."""
     weight = value.to(before)
     if weight.ndim == 2:  # one mask a sample
-        weight = weight.view(len(weight), *[1] * (before.ndim - 1))
+        weight = _by_row(weight, before).view(-1, *[1] * (before.ndim - 1))
     return torch.lerp(before, after, weight)
+
+
+def _by_row(values: Tensor, x: Tensor) -> Tensor:
+    """Values ``[b, n]`` for the rows of x, of which a sample has several where frames or places
+    are folded into the batch, one sample after another."""
+    return values.repeat_interleave(len(x) // len(values), dim=0)

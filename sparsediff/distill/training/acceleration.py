@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +71,16 @@ def accelerator_for(
             "them. Use bf16, or no."
         )
     return accelerator
+
+
+@contextmanager
+def exchanging(accelerator: Any, model: Any, *, last: bool) -> Iterator[None]:
+    """Gradients of a wrapped model are exchanged between processes with the last micro-batch only."""
+    if last:
+        yield
+        return
+    with accelerator.no_sync(model):
+        yield
 
 
 def _check_tracker(name: str) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsediff.distill.draws import seed_of
-from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.training.acceleration import exchanging
 from sparsediff.distill.training.learner import Learner, is_overflow
-from sparsediff.distill.training.objective import Objective, Samples
+from sparsediff.distill.training.objective import Objective
 from sparsediff.distill.training.roles import Role
+from sparsediff.distill.training.sample_order import SampleOrder
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.setup import Setup
 from sparsediff.distill.training.tdm_objective import TdmObjective
@@ -61,6 +60,7 @@ class Trainer:
         self.objective = objective or TdmObjective(
             setup=setup, settings=settings, device=accelerator.device
         )
+        self.order = SampleOrder(setup.conditions, settings, accelerator)
         roles = setup.roles
         if settings.gradient_checkpointing:
             roles.each(lambda model: model.enable_gradient_checkpointing())
@@ -81,7 +81,7 @@ class Trainer:
     def train_iteration(self) -> Figures:
         """One iteration; raises NotFiniteError when something is not finite."""
         parts = [
-            self.objective.prepare(self._samples(micro))
+            self.objective.prepare(self.order.samples(self.iteration, micro))
             for micro in range(self.settings.accumulation)
         ]
         losses: dict[Role, float] = {}
@@ -93,28 +93,13 @@ class Trainer:
         rate = self.learners["student"].schedule.get_last_lr()[0]
         return Figures(iteration=self.iteration, losses=losses, norms=norms, rate=rate)
 
-    def _samples(self, micro: int) -> Samples:
-        """This process's samples among all samples of the training."""
-        settings, processes = self.settings, self.accelerator.num_processes
-        first = (self.iteration * settings.accumulation + micro) * processes * settings.batch
-        first += self.accelerator.process_index * settings.batch
-        numbers = tuple(range(first, first + settings.batch))
-        conditions = Conditions.stack([self._conditions(number) for number in numbers])
-        return Samples(numbers=numbers, conditions=conditions.to(self.accelerator.device))
-
-    def _conditions(self, number: int) -> Conditions:
-        """The prompt of a sample: all prompts in one random order after another."""
-        known = self.setup.conditions
-        epoch, place = divmod(number, len(known))
-        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
-        return known[int(torch.randperm(len(known), generator=generator)[place])]
-
     def _update(
         self, role: Role, parts: list[Any], loss_of: Callable[[Any], Tensor]
     ) -> tuple[float, float]:
         summed = torch.zeros((), device=self.accelerator.device)
         for number, part in enumerate(parts):
-            with self._gathering(role, last=number == len(parts) - 1):
+            last = number == len(parts) - 1
+            with exchanging(self.accelerator, self.setup.roles.called(role), last=last):
                 loss = loss_of(part) / len(parts)
                 # The role again: a checkpointed model computes its forward anew in here.
                 with self.setup.roles.playing(role):
@@ -131,12 +116,3 @@ class Trainer:
                 f"The gradients of the {role} have norm {norm} at iteration {self.iteration}."
             )
         return total, norm
-
-    @contextmanager
-    def _gathering(self, role: Role, *, last: bool) -> Iterator[None]:
-        """Gradients are exchanged between processes with the last micro-batch only."""
-        if last:
-            yield
-            return
-        with self.accelerator.no_sync(self.setup.roles.called(role)):
-            yield

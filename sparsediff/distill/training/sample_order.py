@@ -1,0 +1,53 @@
+"""SampleOrder: which samples a process has in an iteration, whatever is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from sparsediff.distill.draws import seed_of
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.training.objective import Samples
+
+
+class Portions(Protocol):
+    """The settings that say how many samples an iteration has."""
+
+    @property
+    def batch(self) -> int:
+        """Samples of a process at a time."""
+
+    @property
+    def accumulation(self) -> int:
+        """How often an iteration takes so many."""
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+
+
+class SampleOrder:
+    """All samples of a training are numbered; several processes divide them."""
+
+    def __init__(
+        self, conditions: Sequence[Conditions], settings: Portions, accelerator: Any
+    ) -> None:
+        self.conditions, self.settings, self.accelerator = conditions, settings, accelerator
+
+    def samples(self, iteration: int, micro: int) -> Samples:
+        """This process's part of a micro-batch, on its device."""
+        settings, processes = self.settings, self.accelerator.num_processes
+        first = (iteration * settings.accumulation + micro) * processes * settings.batch
+        first += self.accelerator.process_index * settings.batch
+        numbers = tuple(range(first, first + settings.batch))
+        conditions = Conditions.stack([self._conditions(number) for number in numbers])
+        return Samples(numbers=numbers, conditions=conditions.to(self.accelerator.device))
+
+    def _conditions(self, number: int) -> Conditions:
+        """The prompt of a sample: all prompts in one random order after another."""
+        known = self.conditions
+        epoch, place = divmod(number, len(known))
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
+        return known[int(torch.randperm(len(known), generator=generator)[place])]

@@ -1,0 +1,170 @@
+"""MaskLearning: learning masks as a whole: start or resume, iterate, keep checkpoints and a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.training.acceleration import accelerator_for
+from sparsediff.distill.training.checkpoints import Checkpoints
+from sparsediff.distill.training.distillation import is_due
+from sparsediff.distill.training.shared_failure import shared_failure
+from sparsediff.distill.training.trainer import NotFiniteError
+from sparsediff.distill.training.training_log import TrainingLog
+from sparsediff.distill.training.training_start import check_place, named, write_start
+from sparsediff.kernels.errors import SparseError
+from sparsediff.prune.frozen import frozen
+from sparsediff.prune.learning.chain import chain_of
+from sparsediff.prune.learning.mask_trainer import LearnFigures, MaskTrainer
+from sparsediff.prune.learning.settings import FREE, LearnSettings
+from sparsediff.prune.pipeline_model import prunable_model
+from sparsediff.prune.scores import Scores
+from sparsediff.prune.structures import Kind, structures_of
+
+logger = logging.getLogger("sparsediff")
+
+RESUME = "--resume"
+Tell = Callable[[LearnFigures, float], None]
+
+
+class MaskLearning:
+    """One training of masks for the model of a pipeline, which is as it was afterwards.
+
+    `prompts`: texts, or what was recorded of them. ``folder`` holds settings.json, prompts.json,
+    log.jsonl (a line of figures an iteration) and checkpoints. `resume`: "latest" or the name of a
+    checkpoint, None to start; `tell` is called with every iteration's figures and seconds. Raises
+    SparseError when the folder holds another training.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        prompts: Sequence[str | Conditions],
+        settings: LearnSettings,
+        accelerator: Any,
+        folder: Path,
+        *,
+        resume: str | None = None,
+        tell: Tell = lambda figures, seconds: None,
+    ) -> None:
+        self.settings, self.accelerator = settings, accelerator
+        self.folder, self.tell = folder, tell
+        self.prompts = named(prompts)
+        check_folder(folder, settings, self.prompts, resume)
+        _, self.model = prunable_model(pipe)
+        self.structures = structures_of(self.model, cast(Sequence[Kind], settings.target))
+        chain, conditions = chain_of(
+            pipe,
+            self.model,
+            prompts,
+            call=settings.call,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            latents_every=settings.latents_every,
+        )
+        self.trainer = MaskTrainer(chain, self.structures, conditions, settings, accelerator)
+        accelerator.register_for_checkpointing(self.trainer.learner.schedule)
+        self.checkpoints = Checkpoints(
+            _checkpoints(folder),
+            accelerator,
+            self.trainer.gates.named(),
+            keep=settings.keep_checkpoints,
+            flag=RESUME,
+        )
+        if resume is not None:
+            self._resume(resume)
+
+    def run(self) -> Scores:
+        """Learn until the iterations are done; the logits, as scores.
+
+        Raises SparseError, naming the last good checkpoint, when something is not finite.
+        """
+        settings, trainer = self.settings, self.trainer
+        self.accelerator.wait_for_everyone()  # each has looked whether the folder holds a training
+        with shared_failure(self.accelerator):
+            if self.accelerator.is_main_process:
+                write_start(self.folder, settings, self.prompts)
+            path = self.folder / "log.jsonl"
+            log = TrainingLog(path, self.accelerator, done=trainer.iteration, flag=RESUME)
+        with frozen(self.model), _checkpointing(self.model, settings.gradient_checkpointing):
+            while trainer.iteration < settings.iterations:
+                try:
+                    figures = trainer.train_iteration()
+                except NotFiniteError as error:
+                    raise SparseError(f"{error} {self.checkpoints.way_back()}") from error
+                with shared_failure(self.accelerator):
+                    self.tell(figures, log.note(figures))
+                if is_due(settings.checkpoint_every, trainer.iteration, settings.iterations):
+                    self.checkpoints.save(trainer.iteration)
+        self.accelerator.wait_for_everyone()
+        return trainer.gates.scores()
+
+    def _resume(self, name: str) -> None:
+        """Go on from a checkpoint; "latest" starts anew where there is none yet, as a job restarts."""
+        if name == "latest" and not self.checkpoints.all():
+            logger.warning("There is no checkpoint in %s yet: starting anew.", self.folder)
+            return
+        self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(name))
+        self.trainer.learner.take_rate()
+
+
+def learn_masks(
+    pipe: Any,
+    prompts: Sequence[str | Conditions],
+    settings: LearnSettings,
+    folder: Path,
+    *,
+    resume: str | None = None,
+    accelerator: Any = None,
+    tell: Tell = lambda figures, seconds: None,
+) -> Scores:
+    """Learn which units of a pipeline's model matter; see `MaskLearning`.
+
+    Without an `accelerator`, one is made for where the model is.
+    """
+    if accelerator is None:
+        _, model = prunable_model(pipe)
+        cpu = next(model.parameters()).device.type == "cpu"
+        accelerator = accelerator_for(settings, folder, cpu=cpu)
+    learning = MaskLearning(pipe, prompts, settings, accelerator, folder, resume=resume, tell=tell)
+    return learning.run()
+
+
+def check_folder(
+    folder: Path, settings: LearnSettings, prompts: Sequence[str], resume: str | None
+) -> None:
+    """Raise SparseError where a training cannot start, or go on, in a folder; see `check_place`."""
+    check_place(
+        folder,
+        folder,
+        _checkpoints(folder),
+        settings,
+        prompts,
+        resume,
+        free=FREE,
+        flag=RESUME,
+    )
+
+
+def _checkpoints(folder: Path) -> Path:
+    return folder / "checkpoints"
+
+
+@contextmanager
+def _checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Inside, a model computes its blocks again in the backward pass, where that is wanted."""
+    changeable: Any = model
+    if not wanted or changeable.is_gradient_checkpointing:
+        yield
+        return
+    changeable.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        changeable.disable_gradient_checkpointing()
