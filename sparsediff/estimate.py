@@ -27,11 +27,12 @@ _STEPS = 50
 class ModelEstimate:
     """Figures of one pipeline at one size; sizes in pixels, memory in GiB.
 
-    ``tokens`` length of the self-attention sequence; ``token_weights`` of the denoiser that every token
-    is multiplied with; ``steps`` of a run; ``attention_share`` part of the denoiser's multiply-adds
-    that self-attention does; ``ideal_speedup`` what leaving them out at ``density`` would
-    give if all multiply-adds took equally long and no step were dense. Memory: weights of all
-    parts, activations of the denoiser without attention matrices (rough), what sparse attention adds.
+    ``heads`` of the layer that has most; ``tokens`` length of the self-attention sequence;
+    ``token_weights`` of the denoiser that every token is multiplied with; ``steps`` of a run;
+    ``attention_share`` part of the denoiser's multiply-adds that self-attention does; ``ideal_speedup``
+    what leaving them out at ``density`` would give if all multiply-adds took equally long and no step
+    were dense. Memory: weights of all parts, activations of the denoiser without attention matrices
+    (rough), what sparse attention adds.
     """
 
     pipeline: str
@@ -143,10 +144,14 @@ def _figures(
 ) -> ModelEstimate:
     chosen = files.denoisers()
     model = parts[next(iter(chosen))]
-    layers, heads, inner = _attention(model, facts)
+    layers = [head_shape(module) for module in self_attention(model, facts).values()]
+    heads, head_dim = max(layers)  # a pruned model has fewer in some layers
+    inner = heads * head_dim
     tokens, blocks = sequence.tokens, sequence.blocks
     weights = token_weights(model, facts)
-    attended = 2 * tokens * layers * inner  # multiply-adds of q k^T and p v for a token
+    attended = (
+        2 * tokens * sum(n * dim for n, dim in layers)
+    )  # multiply-adds of q k^T and p v for a token
     share = attended / (attended + weights)
     parameters = {part: _size(module) for part, module in parts.items()}
     width, height, frames = sequence.size
@@ -159,9 +164,9 @@ def _figures(
         tokens=tokens,
         grid=sequence.grid,
         text_tokens=sequence.text,
-        layers=layers,
+        layers=len(layers),
         heads=heads,
-        head_dim=inner // heads,
+        head_dim=head_dim,
         blocks=blocks,
         token_weights=weights,
         steps=steps,
@@ -172,7 +177,7 @@ def _figures(
         parameters=parameters,
         weights_gib=sum(parameters.values()) * _BYTES[dtype] / 2**30,
         activations_gib=_activations(model, tokens, inner) * _BYTES[dtype] / 2**30,
-        sparse_gib=_kept_bytes(model, layers * heads, sequence, density) / 2**30,
+        sparse_gib=_kept_bytes(model, sum(n for n, _ in layers), sequence, density) / 2**30,
     )
 
 
@@ -180,13 +185,6 @@ def _kept_bytes(model: Any, heads: int, sequence: _Sequence, density: float) -> 
     """What all `heads` keep: a float32 LSE per row and the block numbers of every row of blocks."""
     branches = 1 if model.config.get("guidance_embeds") else 2  # with and without the prompt
     return branches * heads * (4 * sequence.tokens + 4 * sequence.blocks**2 * density)
-
-
-def _attention(model: nn.Module, facts: ModelFacts) -> tuple[int, int, int]:
-    """Self-attention layers, heads of one, and the width of all heads together."""
-    layers: list[Any] = list(self_attention(model, facts).values())
-    heads, dim = head_shape(layers[0])
-    return len(layers), heads, heads * dim
 
 
 def _activations(model: nn.Module, tokens: int, inner: int) -> int:

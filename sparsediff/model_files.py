@@ -64,10 +64,11 @@ class ModelFiles:
         Raises UnsupportedModelError when there is none; nothing but model_index.json is read.
         """
         from sparsediff.models import refusal, supported_models
+        from sparsediff.prune.pruned_model import PREFIX
 
         known = supported_models()
         components = self.components()
-        found = {name: cls for name, cls in components.items() if cls in known}
+        found = {name: cls for name, cls in components.items() if cls.removeprefix(PREFIX) in known}
         if not found:
             classes = sorted(set(components.values()))
             raise UnsupportedModelError(

@@ -30,11 +30,7 @@ def original_masks(earlier: Masks, later: Masks) -> Masks:
 
     Raises SparseError where the two do not follow on each other.
     """
-    removed: dict[str, set[int]] = {}
-    for key, kept in earlier.kept.items():
-        if key.startswith("blocks/") and not bool(kept.any()):
-            home, place = split_place(key.removeprefix("blocks/"))
-            removed.setdefault(home, set()).add(place)
+    removed = removed_blocks(earlier)
     found = dict(earlier.kept)
     for key, kept in later.kept.items():
         kind, _, path = key.partition("/")
@@ -58,3 +54,13 @@ def _original_place(place: int, removed: Collection[int]) -> int:
     for gone in sorted(removed):
         place += gone <= place
     return place
+
+
+def removed_blocks(masks: Masks) -> dict[str, set[int]]:
+    """By list of blocks, the places that masks take out of it."""
+    found: dict[str, set[int]] = {}
+    for key, kept in masks.kept.items():
+        if key.startswith("blocks/") and not bool(kept.any()):
+            home, place = split_place(key.removeprefix("blocks/"))
+            found.setdefault(home, set()).add(place)
+    return found

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsediff.kernels.errors import UnsupportedModelError
+from sparsediff.model_files import read_object
 from sparsediff.prune.cutting import cut
 from sparsediff.prune.first_units import first_units
 from sparsediff.prune.pruning_sizes import PruningSizes
@@ -35,8 +38,15 @@ def pruned_class(name: str) -> Any:
 
 
 def stock_name(cls: type) -> str:
-    """The name of the stock class behind a model's class."""
+    """The name of the stock class behind a model's class, pruned or not."""
     return cls.__name__.removeprefix(PREFIX)
+
+
+def saved_class(folder: Path, cls: type) -> type:
+    """`cls` of a pipeline's model, or the Pruned class of it where the model in a folder is one."""
+    name = read_object(folder / "config.json").get("_class_name")
+    pruned = f"{PREFIX}{stock_name(cls)}"
+    return pruned_class(pruned) if name == pruned else cls
 
 
 def sizes_of(model: nn.Module) -> PruningSizes:
@@ -77,8 +87,10 @@ def _made(stock: Any) -> type:
 
     def __init__(self: Any, *arguments: Any, pruning: Any = None, **named: Any) -> None:
         built(self, *arguments, **named)
-        if pruning is not None:
-            structures = structures_of(self, KINDS)
+        if pruning is None:
+            return
+        structures = structures_of(self, KINDS)
+        with torch.device("cpu"):  # of masks; the model itself may be without storage
             # Weights come later: which units they are of, and what folding did to them, is in them.
             kept = first_units(PruningSizes.read(pruning), structures)
             cut(self, structures, kept, fold_norms=False)

@@ -62,7 +62,7 @@ class PruningSizes:
         }
         sizes: dict[str, dict[str, int]] = {"heads": {}, "ffn": {}}
         for one in structures:
-            if one.kind in sizes and one.key in cut and _is_left(one.path, blocks):
+            if one.kind in sizes and one.key in cut and is_left(one.path, blocks):
                 sizes[one.kind][one.path] = int(cut[one.key].sum())
         return cls(heads=sizes["heads"], ffn=sizes["ffn"], blocks=blocks)
 
@@ -77,7 +77,7 @@ class PruningSizes:
 
         def sizes(first: Mapping[str, int], later: Mapping[str, int]) -> dict[str, int]:
             named = {original_path(path, removed): size for path, size in later.items()}
-            return {path: n for path, n in ({**first, **named}).items() if _is_left(path, blocks)}
+            return {path: n for path, n in ({**first, **named}).items() if is_left(path, blocks)}
 
         return PruningSizes(
             heads=sizes(earlier.heads, self.heads),
@@ -113,7 +113,7 @@ def block_lists(structures: Sequence[Structure]) -> dict[str, dict[int, Structur
     return dict(found)
 
 
-def _is_left(path: str, blocks: Mapping[str, Sequence[int]]) -> bool:
+def is_left(path: str, blocks: Mapping[str, Sequence[int]]) -> bool:
     """Whether a module is in no block that is gone."""
     return not any(
         path.startswith(f"{home}.")

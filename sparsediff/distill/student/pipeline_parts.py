@@ -10,6 +10,7 @@ from sparsediff.distill.student.student_adapter import load_adapter, remove_adap
 from sparsediff.distill.student.student_card import StudentCard
 from sparsediff.distill.student.student_source import StudentSource
 from sparsediff.kernels.errors import SparseError
+from sparsediff.prune.pruned_model import saved_class
 from sparsediff.root_hooks import session_on
 
 
@@ -38,7 +39,8 @@ def put_weights(
                 f"This student replaces {card.component}, on which sparse attention is enabled: it "
                 f"would run dense. Call disable_sparse_attention() first."
             )
-        made = type(model).from_pretrained(found.folder / card.component, torch_dtype=model.dtype)
+        kind: Any = saved_class(found.folder / card.component, type(model))
+        made = kind.from_pretrained(found.folder / card.component, torch_dtype=model.dtype)
         put(pipe, card.component, made.to(model.device), undo)
         return
     before = load_adapter(pipe, card.component, found.folder, adapter)
