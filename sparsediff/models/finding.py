@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -43,6 +43,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     models = {
         name: unwrapped(part) for name, part in components.items() if isinstance(part, nn.Module)
     }
+    models = {path: part for name, model in models.items() for path, part in _inside(name, model)}
     found = {name: model for name, model in models.items() if facts_of(model) is not None}
     if not found:
         names = sorted({type(model).__name__ for model in models.values()}) or ["no model"]
@@ -51,6 +52,17 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
             f"Nothing to accelerate: {', '.join(names)}{where} is not supported. {refusal(names)}"
         )
     return found
+
+
+def _inside(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The denoising models that a module switches between, as one of several buckets does."""
+    several = getattr(type(model), "denoisers", None)
+    if several is None:
+        yield name, model
+        return
+    inside: Mapping[str, nn.Module] = model.denoisers  # type: ignore[assignment]
+    for path, part in inside.items():
+        yield f"{name}.{path}" if name else path, part
 
 
 def refusal(names: Iterable[str]) -> str:

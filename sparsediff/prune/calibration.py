@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import log
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsediff.kernels.errors import SparseError
@@ -32,15 +32,30 @@ def layer_inputs(
     Raises SparseError for a subject that cannot be run, layers that are never called, inputs that are
     not finite, and "log" where nobody says how many steps there are.
     """
+    return layer_inputs_by_part(subject, paths, lambda time: 0, 1, step_weights=step_weights)[0]
+
+
+def layer_inputs_by_part(
+    subject: Subject,
+    paths: Collection[str],
+    part_of: Callable[[Tensor], int],
+    parts: int,
+    *,
+    step_weights: StepWeights = "even",
+) -> list[LayerInputs]:
+    """As `layer_inputs`, in one run, for each part of the run on its own.
+
+    ``part_of``: the part, 0 to ``parts`` - 1, of the timestep that the model is told.
+    """
     check_step_weights(step_weights)
     subject.check_prompts("calibration")
-    seen = _Seen(subject, step_weights)
+    seen = _Seen(subject, step_weights, part_of, parts)
     with torch.no_grad(), seen.looking(paths), _quiet(subject.pipe):
         for number, prompt in enumerate(subject.prompts):
             _run(subject, prompt, number)
             seen.progress.run_ends()
             subject.progress(number + 1, len(subject.prompts))
-    return seen.sums.result(paths)
+    return [sums.result(paths) for sums in seen.parts]
 
 
 def check_step_weights(value: str) -> None:
@@ -59,11 +74,18 @@ def step_weight(step: int, of: int) -> float:
 class _Seen:
     """Hooks on a model, and the sums that they add to."""
 
-    def __init__(self, subject: Subject, step_weights: StepWeights) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        step_weights: StepWeights,
+        part_of: Callable[[Tensor], int],
+        parts: int,
+    ) -> None:
         self.model, self.step_weights = subject.model, step_weights
         self.progress = Progress(lambda: getattr(subject.pipe, "scheduler", None))
         self.weight = 1.0
-        self.sums = InputSums()
+        self.part_of, self.parts = part_of, [InputSums() for _ in range(parts)]
+        self.sums = self.parts[0]
         self._names = tuple(inspect.signature(type(subject.model).forward).parameters)[1:]
 
     @contextmanager
@@ -86,6 +108,8 @@ class _Seen:
         time = told.get("timestep", told.get("timesteps"))
         self.progress.forward_begins()
         self.progress.at_layer(0, torch.as_tensor(time) if time is not None else None)
+        if len(self.parts) > 1:
+            self.sums = self.parts[self.part_of(torch.as_tensor(time))]
         if self.step_weights == "log":
             step = self.progress.step
             if step.total is None:

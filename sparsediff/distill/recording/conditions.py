@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsediff.distill.recording.tree import Tree, joined, selected
+from sparsediff.distill.recording.tree import Tree, joined, leaves, selected
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,6 +42,11 @@ class Conditions:
             negative=None if self.negative is None else change(self.negative),
             batched=self.batched,
         )
+
+    @classmethod
+    def of_batch(cls, told: Mapping[str, Tree]) -> Conditions:
+        """A model's arguments at hand, every tensor having the batch first, without a negative side."""
+        return cls(positive=dict(told), negative=None, batched=frozenset(leaves(told)))
 
     @classmethod
     def stack(cls, several: Sequence[Conditions]) -> Conditions:

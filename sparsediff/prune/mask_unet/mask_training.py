@@ -41,9 +41,8 @@ class MaskTraining:
 def unet_denoiser(unet: Any, scheduler: Any) -> Denoiser:
     """A UNet as `denoising_loss` calls it; `scheduler` says what its output means.
 
-    Conditions are the UNet's arguments by name: ``encoder_hidden_states``, ``added_cond_kwargs``. Those
-    of a pipeline's prompts come from a ConditionRecorder, those at hand from ``Conditions(positive=
-    {"encoder_hidden_states": text}, negative=None, batched=frozenset({"encoder_hidden_states"}))``.
+    Conditions are the UNet's other arguments by name. Those of a pipeline's prompts come from a
+    ConditionRecorder, those at hand from ``Conditions.of_batch({"encoder_hidden_states": text})``.
     """
     side = unet.config.sample_size
     sides = tuple(side) if isinstance(side, list | tuple) else (side, side)

@@ -199,8 +199,7 @@ def test_training_changes_masks_alone_and_lowers_the_loss() -> None:
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(4, 4, 8, 8, generator=generator)
     text = torch.randn(4, 3, 32, generator=generator)
-    name = "encoder_hidden_states"
-    conditions = Conditions(positive={name: text}, negative=None, batched=frozenset({name}))
+    conditions = Conditions.of_batch({"encoder_hidden_states": text})
     denoiser = unet_denoiser(unet, DDIMScheduler())
 
     def measured() -> float:
