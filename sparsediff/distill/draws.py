@@ -15,6 +15,13 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
 
 
+def shuffled_place(seed: int, number: int, count: int) -> int:
+    """Where sample `number` is among `count` items: all in one random order after another."""
+    epoch, place = divmod(number, count)
+    generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
+    return int(torch.randperm(count, generator=generator)[place])
+
+
 class Draws:
     """One CPU generator for each sample of a batch.
 

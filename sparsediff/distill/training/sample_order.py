@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
-
-from sparsediff.distill.draws import seed_of
+from sparsediff.distill.draws import shuffled_place
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.training.objective import Samples
 
@@ -47,7 +45,5 @@ class SampleOrder:
 
     def _conditions(self, number: int) -> Conditions:
         """The prompt of a sample: all prompts in one random order after another."""
-        known = self.conditions
-        epoch, place = divmod(number, len(known))
-        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
-        return known[int(torch.randperm(len(known), generator=generator)[place])]
+        place = shuffled_place(self.settings.seed, number, len(self.conditions))
+        return self.conditions[place]
