@@ -23,7 +23,7 @@ def groups(weight: Tensor) -> Tensor:
             f"A weight is {list(weight.shape)}: groups of four need [out, in], with a number of inputs "
             f"that 4 divides. Leave this layer out."
         )
-    return weight.unflatten(1, (-1, GROUP))
+    return weight.view(len(weight), -1, GROUP)
 
 
 def best_choices(scores: Tensor) -> Tensor:

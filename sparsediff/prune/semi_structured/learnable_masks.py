@@ -118,6 +118,6 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 def _put_back(layer: nn.Module, forward: object) -> None:
     if forward is not None:
-        layer.forward = forward  # type: ignore[method-assign, assignment]
+        layer.forward = forward  # type: ignore[assignment]
     else:
         vars(layer).pop("forward", None)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sparsediff.distill.draws import seed_of
+from sparsediff.distill.training.setting_checks import (
+    check_real,
+    check_whole,
+    settings_dict,
+    settings_from,
+)
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.semi_structured.relaxation import Draw
 
@@ -38,27 +46,25 @@ class MaskSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SparseError(f"{name}={value!r}: needs a whole number >= {least}.")
+            check_whole(name, getattr(self, name), least=least)
         for name in ("kappa", "tau"):
             ends = getattr(self, name)
-            if (
-                not isinstance(ends, tuple | list)
-                or len(ends) != 2
-                or not all(map(_positive, ends))
-            ):
-                raise SparseError(f"{name}={ends!r}: needs two numbers above 0, first and last.")
+            if not isinstance(ends, tuple | list) or len(ends) != 2:
+                raise SparseError(f"{name}={ends!r}: needs two numbers, the first and the last.")
+            for end in ends:
+                check_real(name, end, 1e-6, 1e6)
             object.__setattr__(self, name, (float(ends[0]), float(ends[1])))
-        for name in ("learning_rate", "final_learning_rate"):
-            if not _positive(getattr(self, name)) or getattr(self, name) > 1:
-                raise SparseError(f"{name}={getattr(self, name)!r}: needs a number in 0 .. 1.")
-        for name in ("weight_decay", "prior_strength", "reward"):
-            value = getattr(self, name)
-            if not _number(value) or not 0 <= value <= 1e3:
-                raise SparseError(f"{name}={value!r}: needs a number in 0 .. 1000.")
-        if self.memory_gb is not None and not _positive(self.memory_gb):
-            raise SparseError(f"memory_gb={self.memory_gb!r}: needs a number above 0, or None.")
+        for name, (low, high) in _RANGES.items():
+            check_real(name, getattr(self, name), low, high, optional=name == "memory_gb")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str) -> MaskSettings:
+        """Read what `to_dict` gave; `source` names it in errors."""
+        return settings_from(cls, values, source=source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return settings_dict(self)
 
     def draw(self, iteration: int) -> Draw:
         """How masks are drawn in an iteration, the first being 0."""
@@ -77,9 +83,11 @@ class MaskSettings:
         return self.reward * (1 - iteration / self.iterations)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _positive(value: object) -> bool:
-    return _number(value) and value > 0  # type: ignore[operator]
+_RANGES: dict[str, tuple[float, float]] = {
+    "learning_rate": (0.0, 1.0),
+    "final_learning_rate": (0.0, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "prior_strength": (0.0, 1e3),
+    "reward": (0.0, 1e3),
+    "memory_gb": (1e-9, 1e6),
+}

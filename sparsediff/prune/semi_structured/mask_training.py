@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sparsediff.kernels.errors import SparseError
+from sparsediff.distill.training.trainer import NotFiniteError
+from sparsediff.prune.frozen import frozen
 from sparsediff.prune.semi_structured.learnable_masks import LearnableMasks
 from sparsediff.prune.semi_structured.mask_settings import MaskSettings
 from sparsediff.prune.semi_structured.memory_need import MemoryNeed
@@ -77,7 +77,7 @@ class MaskTraining:
     def train(self, told: Callable[[MaskFigures], None] | None = None) -> SemiStructuredMasks:
         """All iterations that are left, then the masks; `told` hears of each.
 
-        Raises SparseError when a loss is not finite.
+        Raises NotFiniteError when a loss is not finite.
         """
         with frozen(self.model):
             while self.iteration < self.settings.iterations:
@@ -99,7 +99,7 @@ class MaskTraining:
             (loss - settings.reward_at(number) * kept).backward()
         value, share = float(loss.detach()), float(kept.detach())
         if not math.isfinite(value):
-            raise SparseError(
+            raise NotFiniteError(
                 f"The loss is {value} at iteration {number}. Use a lower learning_rate, or a model in "
                 f"bfloat16 or float32."
             )
@@ -108,16 +108,3 @@ class MaskTraining:
         self.optimizer.step()
         self.iteration += 1
         return MaskFigures(iteration=self.iteration, loss=value, kept_share=share, rate=rate)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, no weight of a model has a gradient; afterwards each as before."""
-    needing = [value for value in model.parameters() if value.requires_grad]
-    try:
-        for value in needing:
-            value.requires_grad_(False)
-        yield
-    finally:
-        for value in needing:
-            value.requires_grad_(True)

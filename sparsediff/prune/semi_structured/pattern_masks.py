@@ -46,9 +46,9 @@ class SemiStructuredMasks:
             layer = modules[path]
             check_plain(path, layer)
             shape = [len(one), GROUP * one.shape[1]]
-            if shape != list(layer.weight.shape):  # type: ignore[union-attr, arg-type]
+            if shape != list(layer.weight.shape):
                 raise SparseError(
-                    f"{path} has a weight {list(layer.weight.shape)}, its mask is for {shape}. "  # type: ignore[union-attr, arg-type]
+                    f"{path} has a weight {list(layer.weight.shape)}, its mask is for {shape}. "
                     f"These are masks of another model."
                 )
 

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparsediff.distill.draws import Draws, seed_of
-from sparsediff.distill.grid import StepGrid
-from sparsediff.distill.noise import Level, noise_of, over
-from sparsediff.distill.recording.condition_recorder import ConditionRecorder
+from sparsediff.distill.draws import Draws, seed_of, shuffled_place
+from sparsediff.distill.noise import Level, over
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.recording.denoiser import Denoiser
-from sparsediff.distill.tdm_loss import guided
-from sparsediff.distill.trajectory import roll_out
 from sparsediff.kernels.errors import SparseError
+from sparsediff.prune.evaluation import own_samples
+from sparsediff.prune.learning.chain import chain_of
+from sparsediff.prune.pipeline_model import prunable_model
 from sparsediff.prune.semi_structured.mask_settings import MaskSettings
 
 # Times stay this share clear of both ends, where a model's output says nothing or diverges.
@@ -67,36 +66,24 @@ class SelfDistillation:
         samples. The pipeline is left as it was. Raises SparseError where its conditions cannot be
         recorded.
         """
-        from sparsediff.distill.student.student_scheduler import student_scheduler
-        from sparsediff.distill.training.setup import encoded
-
-        model, before = _only_denoiser(pipe), pipe.scheduler
         if not prompts:
             raise SparseError("prompts is empty: masks learn from what the model makes of some.")
-        recorder = ConditionRecorder(pipe, model, call or {}, steps=steps, guidance=guidance)
-        try:
-            pipe.scheduler = student_scheduler(before, steps, own_sigmas=recorder.own_sigmas)
-            conditions = encoded(recorder, prompts)
-        finally:
-            pipe.scheduler = before
-        levels = noise_of(recorder.scheduler)
-        denoiser = Denoiser(model=model, inputs=recorder.inputs, levels=levels)
-        grid = StepGrid.of(recorder.scheduler, levels)
-        strength = 1.0 if recorder.guidance is None else recorder.guidance
-        made = [
-            _sample(denoiser, one, grid, strength, seed_of(settings.seed, "clean", number))
-            for number, one in enumerate(conditions)
-        ]
-        return cls(
-            denoiser=denoiser, conditions=conditions, clean=torch.cat(made), settings=settings
+        _, model = prunable_model(pipe)
+        chain, told = chain_of(
+            pipe, model, prompts, call=call or {}, steps=steps, guidance=guidance
         )
+        denoiser = Denoiser(model=model, inputs=chain.inputs, levels=chain.levels)
+        here = [one.to(_device(denoiser)) for one in told]
+        made = own_samples(denoiser, here, chain.grid, guidance=chain.guidance, seed=settings.seed)
+        return cls(denoiser=denoiser, conditions=told, clean=made.cpu(), settings=settings)
 
     def prepare(self, iteration: int) -> NoisyBatch:
         """The noisy samples of an iteration, and what the model without masks gives for them."""
         settings, device = self.settings, _device(self.denoiser)
         first = iteration * settings.batch
         numbers = range(first, first + settings.batch)
-        places = torch.tensor([self._place(number) for number in numbers])
+        count = len(self.conditions)
+        places = torch.tensor([shuffled_place(settings.seed, n, count) for n in numbers])
         draws = Draws([seed_of(settings.seed, "lesson", number) for number in numbers])
         told = Conditions.stack([self.conditions[int(place)] for place in places]).to(device)
         clean = self.clean[places].to(device)
@@ -114,45 +101,7 @@ class SelfDistillation:
         size = part.taught.square().mean().clamp_min(1e-12)
         return (given.float() - part.taught).square().mean() / size
 
-    def _place(self, number: int) -> int:
-        """The prompt of a sample: all prompts in one random order after another."""
-        epoch, place = divmod(number, len(self.conditions))
-        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
-        return int(torch.randperm(len(self.conditions), generator=generator)[place])
-
-
-def _sample(
-    denoiser: Denoiser, told: Conditions, grid: StepGrid, guidance: float, seed: int
-) -> Tensor:
-    """A clean sample ``[1, ...]`` of one prompt, on the CPU."""
-    told = told.to(_device(denoiser))
-
-    def denoise(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        positive = denoiser(x, level, told)
-        if told.negative is None or guidance == 1.0:
-            return positive
-        negative = denoiser(x, level, told, negative=True)
-        clean, noise = (
-            guided(one, other, guidance) for one, other in zip(positive, negative, strict=True)
-        )
-        return clean, noise
-
-    x = Draws([seed]).normal(torch.empty(1, *denoiser.inputs.shape, device=_device(denoiser)))
-    return roll_out(denoise, denoiser.levels, grid, x)[-1].clean.float().cpu()
-
 
 def _device(denoiser: Denoiser) -> torch.device:
     found: torch.device = next(denoiser.model.parameters()).device
     return found
-
-
-def _only_denoiser(pipe: Any) -> nn.Module:
-    from sparsediff.models import denoisers
-
-    models = denoisers(pipe)
-    if len(models) != 1:
-        raise SparseError(
-            f"{type(pipe).__name__} has {len(models)} denoising models ({', '.join(models)}); masks "
-            f"are learnt for pipelines with one."
-        )
-    return next(iter(models.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, is_tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sparsediff.distill.training.trainer import NotFiniteError
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.semi_structured.candidates import CANDIDATES, groups, kept_of
 from sparsediff.prune.semi_structured.learnable_masks import LearnableMasks
@@ -251,7 +253,8 @@ def test_schedules() -> None:
         {"batch": True},
         {"kappa": (1,)},
         {"tau": (4, 0)},
-        {"learning_rate": 0},
+        {"tau": "sharp"},
+        {"learning_rate": 2},
         {"reward": -1},
         {"prior_strength": float("nan")},
         {"memory_gb": 0},
@@ -262,11 +265,19 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         MaskSettings(**wrong)
 
 
+def test_settings_as_json() -> None:
+    settings = MaskSettings(iterations=7, tau=(3, 0.1))
+    plain = json.loads(json.dumps(settings.to_dict()))
+    assert MaskSettings.from_dict(plain, source="x") == settings
+    with pytest.raises(SparseError, match="x has an unknown setting 'kapa'"):
+        MaskSettings.from_dict({"kapa": 1}, source="x")
+
+
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     task = cancelling()
     broken = Regression(layer=task.layer, x=task.x * float("nan"))
     training = MaskTraining(task.layer, {"": task.layer}, broken, MaskSettings(iterations=3))
-    with pytest.raises(SparseError, match="nan at iteration 0"):
+    with pytest.raises(NotFiniteError, match="nan at iteration 0"):
         training.train()
     assert task.layer.weight.requires_grad
     assert "forward" not in vars(task.layer)

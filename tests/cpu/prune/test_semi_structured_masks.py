@@ -11,6 +11,7 @@ from tiny_pipelines import wan_transformer
 from torch import Tensor, nn
 
 from sparsediff.kernels.errors import SparseError, UnsupportedModelError
+from sparsediff.prune.layer_inputs import LayerInputs
 from sparsediff.prune.semi_structured.candidates import (
     CANDIDATES,
     best_choices,
@@ -26,6 +27,10 @@ from sparsediff.prune.semi_structured.pattern_masks import SemiStructuredMasks
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def seen(squares: Tensor) -> LayerInputs:
+    return LayerInputs(squares={"": squares.double()}, tokens={"": 1.0})
 
 
 def two_layers() -> nn.Sequential:
@@ -84,17 +89,16 @@ def test_magnitude_keeps_exactly_two_of_every_four() -> None:
 def test_wanda_weighs_by_the_size_of_inputs() -> None:
     layer = nn.Linear(4, 1, bias=False)
     layer.weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
-    masks = wanda_masks({"": layer}, {"": torch.tensor([1.0, 0.0, 1.0, 25.0])})
+    masks = wanda_masks({"": layer}, seen(torch.tensor([1.0, 0.0, 1.0, 25.0])))
     # |W| sqrt(squares) is 4, 0, 2, 5.
     assert masks.kept("").tolist() == [[True, False, False, True]]
 
 
-@pytest.mark.parametrize(
-    "squares", [{}, {"": torch.ones(3)}, {"": -torch.ones(4)}, {"": torch.full((4,), float("nan"))}]
-)
-def test_wanda_refuses_what_is_no_sum_of_squares(squares: dict[str, Tensor]) -> None:
-    with pytest.raises(SparseError, match="Wanda needs"):
-        wanda_masks({"": nn.Linear(4, 1)}, squares)
+def test_wanda_refuses_inputs_of_other_layers() -> None:
+    with pytest.raises(SparseError, match="calibration has nothing"):
+        wanda_masks({"other": nn.Linear(4, 1)}, seen(torch.ones(4)))
+    with pytest.raises(SparseError, match=r"calibration has sums of \[3\]"):
+        wanda_masks({"": nn.Linear(4, 1)}, seen(torch.ones(3)))
 
 
 def test_applied_to_a_copy() -> None:
