@@ -19,8 +19,8 @@ class Subject:
 
     ``pipe``: the pipeline it is in, None where there is only a model folder; ``prompts`` and ``call``,
     the pipeline's other arguments, for criteria that run it, prompt n with seed ``seed + n``.
-    ``folder`` is for what a criterion that learns keeps while it does. ``progress`` is told how many
-    of how many rounds are done.
+    ``folder`` is for what a criterion that learns keeps while it does, ``resume`` the checkpoint there
+    that it goes on from, or "latest". ``progress`` is told how many of how many rounds are done.
     """
 
     model: nn.Module
@@ -30,6 +30,7 @@ class Subject:
     call: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     folder: Path | None = None
+    resume: str | None = None
     progress: Callable[[int, int], None] = lambda done, of: None
 
     def check_prompts(self, who: str) -> None:

@@ -38,6 +38,11 @@ class Criterion(ABC):
         """A copy with some fields changed; an unknown field is an error that names the nearest."""
         return changed(self, **options)
 
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Every option that `with_options` takes, with its default."""
+        return asdict(cls())
+
     def to_dict(self) -> dict[str, Any]:
         """Name and fields, for reports and files."""
         return {"name": self.name, **asdict(self)}

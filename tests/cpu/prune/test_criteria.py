@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,11 @@ from sparsediff.prune.structures import Cut, Structure, structures_of
 from sparsediff.prune.subject import Subject
 
 ONES = torch.ones(1, 3, 2)
+# Two updates by what the gates do alone, so that logits of one layer differ.
+SHORT = {
+    **{"iterations": 2, "accumulation": 1, "steps": 1, "warmup_iterations": 0},
+    **{"initial_logit": 0.0, "beta": 0.0},
+}
 
 
 @torch.no_grad()
@@ -128,11 +135,12 @@ def test_lots_depend_on_seed_and_layer_only() -> None:
 
 
 @pytest.mark.parametrize("name", [*CRITERIA])
-def test_on_a_real_pipeline(name: str) -> None:
+def test_on_a_real_pipeline(name: str, tmp_path: Path) -> None:
     """Every criterion: the same twice, the model untouched, masks that fit."""
     pipe = wan(layers=2)
     model = pipe.transformer
-    criterion = criterion_of(name)
+    criterion = criterion_of(name, SHORT if name == "ecodiff" else {})
+    told: list[tuple[int, int]] = []
     subject = Subject(
         model=model,
         structures=structures_of(model),
@@ -142,9 +150,13 @@ def test_on_a_real_pipeline(name: str) -> None:
             **{"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16},
             **{"num_inference_steps": 2, "guidance_scale": 4.0},
         },
+        progress=lambda *rounds: told.append(rounds),
     )
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    first, second = criterion.scores(subject), criterion.scores(subject)
+    first = criterion.scores(replace(subject, folder=tmp_path / "first"))
+    second = criterion.scores(replace(subject, folder=tmp_path / "second"))
+    rounds = [(1, 2), (2, 2)] if name == "ecodiff" else [(1, 1)]
+    assert told == (rounds * 2 if criterion.needs_prompts else [])
     for one in subject.structures:
         assert torch.equal(first.values[one.key], second.values[one.key])
         assert len(set(first.values[one.key].tolist())) > 1  # it tells units apart
@@ -177,11 +189,34 @@ def test_blocks() -> None:
         ("owl", {"outlier": 0.0}, "outlier=0.0"),
         ("owl", {"spread": 0.6}, "spread=0.6"),
         ("owl", {"step_weights": "cosine"}, "step_weights='cosine'"),
+        ("ecodiff", {"step": 4}, "Did you mean 'steps'"),
+        ("ecodiff", {"beta": -1.0}, "beta"),
     ],
 )
 def test_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SparseError, match=message):
         criterion_of(name, options)
+
+
+@pytest.mark.parametrize("name", [*CRITERIA])
+def test_options_are_what_is_taken_and_written(name: str) -> None:
+    options = CRITERIA[name].options()
+    criterion = criterion_of(name, options)
+    assert criterion == criterion_of(name)
+    assert criterion.to_dict().items() >= {"name": name, **options}.items()
+
+
+def test_ecodiff_needs_a_place_and_the_pipelines_model(tmp_path: Path) -> None:
+    pipe = wan(layers=1)
+    structures = structures_of(pipe.transformer)
+    subject = Subject(model=pipe.transformer, structures=structures, pipe=pipe, prompts=("a",))
+    with pytest.raises(SparseError, match="the subject has none"):
+        criterion_of("ecodiff").scores(subject)
+    other = replace(subject, model=wan(layers=1).transformer, folder=tmp_path)
+    with pytest.raises(SparseError, match="is not the model of its pipeline"):
+        criterion_of("ecodiff").scores(other)
+    with pytest.raises(SparseError, match="ecodiff needs prompts"):
+        criterion_of("ecodiff").scores(replace(subject, prompts=(), folder=tmp_path))
 
 
 def test_wanda_without_a_pipeline_is_refused() -> None:
