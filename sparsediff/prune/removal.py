@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsediff.kernels.errors import SparseError
+from sparsediff.kernels.errors import AlreadyEnabledError, SparseError
+from sparsediff.models import unwrapped
 from sparsediff.prune.cutting import cut
 from sparsediff.prune.gates import gated
 from sparsediff.prune.masks import Masks
 from sparsediff.prune.pruned_model import registered, sizes_of
 from sparsediff.prune.pruning_sizes import PruningSizes
 from sparsediff.prune.structures import KINDS, Structure, structures_of
+from sparsediff.root_hooks import session_on
+
+# Of the largest output in float32: the same sums without terms that are zero, in another order.
+TOLERANCE = 1e-5
 
 
 def remove(
@@ -24,7 +29,7 @@ def remove(
     *,
     batch: Mapping[str, Any] | None = None,
     heads_multiple_of: int = 1,
-    tolerance: float | None = None,
+    tolerance: float = TOLERANCE,
 ) -> nn.Module:
     """A copy of a model without the units that `masks` gives up, checked on a batch.
 
@@ -32,68 +37,86 @@ def remove(
     take like any other. One that was pruned before can be pruned again, by masks of what is left.
 
     ``batch``: arguments of the model; its output must be that of the masked model within
-    `tolerance` of the largest value (by default 1e-5 in float32, 64 times the dtype's eps
-    otherwise). None skips the check: for a model that is not run here. Every attention keeps a
+    `tolerance` of the largest value. Both are computed in float32, whatever the model's dtype: in half
+    precision rounding hides what a wrong table does. That takes a copy of the model in float32 for the
+    time of the check. None skips it: for a model that is not run here. Every attention keeps a
     multiple of ``heads_multiple_of`` heads, as context parallelism needs: masks that do not are an
     error, see `choose`.
 
-    Raises SparseError where masks do not fit the model, or masked and cut model differ, and
-    UnsupportedModelError for a class that the tables or diffusers do not have.
+    Raises SparseError where masks do not fit the model, or masked and cut model differ,
+    AlreadyEnabledError while sparse attention is enabled on it, and UnsupportedModelError for a class
+    that the tables or diffusers do not have.
     """
+    model = unwrapped(model)
+    if session_on(model) is not None:
+        raise AlreadyEnabledError(
+            f"Sparse attention is enabled on this {type(model).__name__}: it would be checked by what "
+            f"some blocks compute. Call disable_sparse_attention() first, and enable it on what is left."
+        )
     structures = structures_of(model, KINDS)
     masks.check(structures)
     _check_multiples(structures, masks, heads_multiple_of)
+    if batch is not None:
+        _check_table(model, structures, masks, batch, tolerance)
     smaller = copy.deepcopy(model)
     cut(smaller, structures, masks.kept)
     sizes = PruningSizes.of(structures, masks)
-    if sizes:
-        registered(smaller, sizes.after(sizes_of(model)))
-    if batch is not None:
-        try:
-            difference = masked_difference(model, smaller, structures, masks, batch)
-        except RuntimeError as error:
-            raise SparseError(
-                f"The masked or the cut model does not run on the batch: {error}. Either the batch "
-                f"is none of this model's, or the table of structures is wrong for it; nothing was "
-                f"changed."
-            ) from error
-        allowed = _allowed(model) if tolerance is None else tolerance
-        if not difference <= allowed:
-            raise SparseError(
-                f"The cut model differs from the masked one by {difference:.1e} of its largest value, "
-                f"more than {allowed:.1e}: the table of structures is wrong for this model. Please "
-                f"report it with the model's configuration; nothing was changed."
-            )
-    return smaller
+    return registered(smaller, sizes.after(sizes_of(model))) if sizes else smaller
 
 
 @torch.no_grad()
 def masked_difference(
+    model: nn.Module, structures: Sequence[Structure], masks: Masks, batch: Mapping[str, Any]
+) -> float:
+    """Largest difference between the masked and the cut model's output, over the largest value.
+
+    In float32, on a copy of the model.
+    """
+    proof = copy.deepcopy(model).float().eval()
+    arguments = {name: _in_float32(value) for name, value in batch.items()}
+    with gated(proof, structures, {key: kept.float() for key, kept in masks.kept.items()}):
+        expected = _output(proof, arguments)
+    cut(proof, structures, masks.kept)
+    found = _output(proof, arguments)
+    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def _check_table(
     model: nn.Module,
-    smaller: nn.Module,
-    structures: list[Structure],
+    structures: Sequence[Structure],
     masks: Masks,
     batch: Mapping[str, Any],
-) -> float:
-    """Largest difference between the masked and the cut model's output, over the largest value."""
-    values = {key: kept.float() for key, kept in masks.kept.items()}
-    with gated(model, structures, values):
-        expected = _output(model, batch)
-    found = _output(smaller, batch)
-    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+    tolerance: float,
+) -> None:
+    try:
+        difference = masked_difference(model, structures, masks, batch)
+    except RuntimeError as error:
+        raise SparseError(
+            f"The masked or the cut model does not run on the batch: {error}. Either the batch is none "
+            f"of this model's, or the table of structures is wrong for it; nothing was changed."
+        ) from error
+    if not difference <= tolerance:
+        raise SparseError(
+            f"The cut model differs from the masked one by {difference:.1e} of its largest value, "
+            f"more than {tolerance:.1e}: the table of structures is wrong for this model. Please "
+            f"report it with the model's configuration; nothing was changed."
+        )
 
 
 def _output(model: Callable[..., Any], batch: Mapping[str, Any]) -> Tensor:
     output: Tensor = model(**{**batch, "return_dict": False})[0]
-    return output.float()
+    return output
 
 
-def _allowed(model: nn.Module) -> float:
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    return 1e-5 if dtype == torch.float32 else 64 * torch.finfo(dtype).eps
+def _in_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {name: _in_float32(inner) for name, inner in value.items()}
+    return type(value)(map(_in_float32, value)) if isinstance(value, list | tuple) else value
 
 
-def _check_multiples(structures: list[Structure], masks: Masks, multiple: int) -> None:
+def _check_multiples(structures: Sequence[Structure], masks: Masks, multiple: int) -> None:
     if multiple < 1:
         raise SparseError(f"heads_multiple_of={multiple}: needs a whole number from 1 on.")
     for one in structures:
