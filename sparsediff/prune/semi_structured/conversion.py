@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,9 +16,12 @@ from sparsediff.prune.semi_structured.candidates import crowded_groups
 from sparsediff.prune.semi_structured.conversion_record import ConversionRecord
 from sparsediff.prune.semi_structured.layer_speed import LayerShape, LayerSpeed, layer_speed
 from sparsediff.prune.semi_structured.layers import check_plain
-from sparsediff.prune.semi_structured.sparse_kernel import DTYPES, SparseKernel, TorchKernel
-
-_PROBED = 1024  # inputs that are asked for at a time
+from sparsediff.prune.semi_structured.sparse_kernel import (
+    DTYPES,
+    SparseKernel,
+    TorchKernel,
+    made_layer,
+)
 
 
 def convert_where_faster(
@@ -51,33 +55,45 @@ def convert_where_faster(
         )
     for path, layer in layers.items():
         _check_values(path, layer)
-    replaced: dict[str, nn.Module] = {}
-    dense: dict[str, str] = {}
-    speeds: dict[str, LayerSpeed] = {}
-    known: dict[LayerShape, LayerSpeed] = {}
+    trial = _Trial(kernel=kernel, clock=clock)
     for path, layer in layers.items():
-        made = _made(kernel, layer)
-        if isinstance(made, str):
-            dense[path] = made
-            continue
-        shape = LayerShape.of(layer, tokens[path])
-        if shape not in known:
-            known[shape] = layer_speed(layer, made, shape.tokens, clock=clock)
-        speeds[path] = known[shape]
-        if speeds[path].pays:
-            replaced[path] = made
-        else:
-            dense[path] = f"the 2:4 layer takes {speeds[path].words()}"
-    for path, made in replaced.items():
+        trial.decide(path, layer, tokens[path])
+    for path, made in trial.replaced.items():
         model.set_submodule(path, made)
     return ConversionRecord(
         kernel=kernel.name,
         device=device_name(device),
         versions=versions(),
-        converted=tuple(replaced),
-        dense=dense,
-        speeds=speeds,
+        converted=tuple(trial.replaced),
+        dense=trial.dense,
+        speeds=trial.speeds,
     )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Trial:
+    """Layer by layer, the 2:4 layer that replaces it, or why it stays dense."""
+
+    kernel: SparseKernel
+    clock: Callable[[], float] | None
+    replaced: dict[str, nn.Module] = field(default_factory=dict)
+    dense: dict[str, str] = field(default_factory=dict)
+    speeds: dict[str, LayerSpeed] = field(default_factory=dict)
+    known: dict[LayerShape, LayerSpeed] = field(default_factory=dict)
+
+    def decide(self, path: str, layer: nn.Linear, tokens: int) -> None:
+        made = made_layer(self.kernel, layer)
+        if isinstance(made, str):
+            self.dense[path] = made
+            return
+        shape = LayerShape.of(layer, tokens)
+        if shape not in self.known:
+            self.known[shape] = layer_speed(layer, made, tokens, clock=self.clock)
+        speed = self.speeds[path] = self.known[shape]
+        if speed.pays:
+            self.replaced[path] = made
+        else:
+            self.dense[path] = f"the 2:4 layer takes {speed.words()}"
 
 
 def _checked(modules: Mapping[str, Any], path: str, tokens: int) -> nn.Linear:
@@ -110,32 +126,3 @@ def _check_values(path: str, layer: nn.Linear) -> None:
             f"{path} has {crowded} groups of four inputs with more than two values that are not zero. "
             f"Apply 2:4 masks first: masks.apply(model)."
         )
-
-
-def _made(kernel: SparseKernel, layer: nn.Linear) -> nn.Module | str:
-    """The layer in its 2:4 form, or why there is none."""
-    if why := kernel.misfit(layer):
-        return why
-    try:
-        made = kernel.converted(layer)
-        right = _gives_back(made, layer)
-    except (RuntimeError, NotImplementedError) as error:  # a library that knows a limit we do not
-        return f"the kernel of {kernel.name} fails: {error}"
-    return made if right else f"the kernel of {kernel.name} loses some of its values"
-
-
-@torch.inference_mode()
-def _gives_back(made: Any, layer: nn.Linear) -> bool:
-    """Whether each input alone gives its column of the weight: a product with 1 is exact."""
-    weight, size = layer.weight, layer.in_features
-    bias, made.bias = made.bias, None
-    try:
-        for first in range(0, size, _PROBED):
-            last = min(size, first + _PROBED)
-            one = torch.zeros(last - first, size, dtype=weight.dtype, device=weight.device)
-            one[:, first:last].fill_diagonal_(1)
-            if not torch.equal(made(one), weight[:, first:last].T):
-                return False
-    finally:
-        made.bias = bias
-    return True

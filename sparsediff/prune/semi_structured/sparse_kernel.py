@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ DTYPES = (torch.float16, torch.bfloat16)
 # torch's own limits for cuSPARSELt: both sizes of a weight of 16 bits.
 _MULTIPLE = 16
 _AMPERE = (8, 0)
+_PROBED = 1024  # inputs that are asked for at a time
 
 
 class SparseKernel(Protocol):
@@ -73,3 +74,32 @@ def linear_over(weight: Tensor, layer: nn.Linear) -> nn.Linear:
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.bias = layer.bias
     return made.train(layer.training)
+
+
+def made_layer(kernel: SparseKernel, layer: nn.Linear) -> nn.Module | str:
+    """The layer in its 2:4 form, asked for each of its weights; or why there is none."""
+    if why := kernel.misfit(layer):
+        return why
+    try:
+        made = kernel.converted(layer)
+        right = _gives_back(made, layer)
+    except (RuntimeError, NotImplementedError) as error:  # a library that knows a limit we do not
+        return f"the kernel of {kernel.name} fails: {error}"
+    return made if right else f"the kernel of {kernel.name} loses some of its values"
+
+
+@torch.inference_mode()
+def _gives_back(made: Any, layer: nn.Linear) -> bool:
+    """Whether each input alone gives its column of the weight: a product with 1 is exact."""
+    weight, size = layer.weight, layer.in_features
+    bias, made.bias = made.bias, None
+    try:
+        for first in range(0, size, _PROBED):
+            last = min(size, first + _PROBED)
+            one = torch.zeros(last - first, size, dtype=weight.dtype, device=weight.device)
+            one[:, first:last].fill_diagonal_(1)
+            if not torch.equal(made(one), weight[:, first:last].T):
+                return False
+    finally:
+        made.bias = bias
+    return True
