@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from fresh_accelerate import forget_accelerate
 from tiny_pipelines import wan
 
 from sparsediff.distill.training.acceleration import accelerator_for
@@ -48,21 +48,19 @@ def settings_of(**changes: Any) -> DistillSettings:
     return DistillSettings(**(given | changes))
 
 
-def forget_accelerate() -> None:
-    """What accelerate keeps for the whole process, which another Accelerator would be held to."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    PartialState._reset_state()
-
-
 def training_of(
-    out: Path, *, resume: str | None = None, start_from: Path | None = None, **changes: Any
+    out: Path,
+    *,
+    pipe: Any = None,
+    resume: str | None = None,
+    start_from: Path | None = None,
+    **changes: Any,
 ) -> Distillation:
     """A training in a folder, as the command line makes it."""
     forget_accelerate()
     settings = settings_of(**changes)
     accelerator = accelerator_for(settings, out / "training", cpu=True)
-    pipe = wan(layers=LAYERS)
+    pipe = pipe or wan(layers=LAYERS)
     pipe.set_progress_bar_config(disable=True)
     return Distillation(
         pipe, PROMPTS, settings, accelerator, out, resume=resume, start_from=start_from

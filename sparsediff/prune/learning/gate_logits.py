@@ -47,7 +47,7 @@ class GateLogits(nn.Module):
     @torch.no_grad()
     def densities(self) -> dict[str, float]:
         """By kind, the expected share of units that stay."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in dict.fromkeys(self.kinds):
             logits = [one for one, of in zip(self.logits, self.kinds, strict=True) if of == kind]
             found[kind] = float(self.relaxation.expected_l0(torch.cat(logits)).mean())
@@ -55,7 +55,7 @@ class GateLogits(nn.Module):
 
     def _penalty(self) -> Tensor:
         """The mean over the layers of each kind, summed over the kinds."""
-        total = self.logits[0].new_zeros(())
+        total: Tensor = self.logits[0].new_zeros(())
         for kind in dict.fromkeys(self.kinds):
             layers = [
                 self.relaxation.penalty(logits, self.settings.regulariser)
