@@ -65,7 +65,7 @@ class Masks:
             raise SparseError(f"{path} cannot be read as masks: {error}.") from error
         if schema != SCHEMA:
             raise SparseError(f"{path} has the schema {schema!r}; needs {SCHEMA!r}.")
-        if any(value.dtype != torch.uint8 or int(value.max()) > 1 for value in values.values()):
+        if any(value.dtype != torch.uint8 or (value > 1).any() for value in values.values()):
             raise SparseError(f"{path} holds values other than 0 and 1.")
         return cls(kept={key: value.bool() for key, value in values.items()})
 

@@ -76,6 +76,20 @@ def test_no_attention_and_no_feed_forward_is_forgotten(name):
             assert f"{path}.proj_mlp" in neurons
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_attention_says_how_many_heads_it_has(name):
+    case = case_of(name)
+    masks = random_masks(case.structures, 1, kinds=("heads",))
+    smaller = remove(case.model, masks)
+    for one in case.structures:
+        if one.kind == "heads":
+            attention = smaller.get_submodule(one.attention)
+            heads = int(masks.kept[one.key].sum())
+            assert attention.heads == heads
+            places = heads * one.cuts[0].width
+            assert attention.to_q.out_features == attention.inner_dim == places
+
+
 def test_every_class_of_the_tables_is_proved():
     proved = {type(case_of(name).model).__name__ for name in PIPELINES}
     assert {name for family in FAMILIES for name in family.classes} == proved
