@@ -51,7 +51,7 @@ def remove(
     if session_on(model) is not None:
         raise AlreadyEnabledError(
             f"Sparse attention is enabled on this {type(model).__name__}: it would be checked by what "
-            f"some blocks compute. Call disable_sparse_attention() first, and enable it on what is left."
+            f"some blocks compute. Call disable_sparse_attention() first, and enable it afterwards."
         )
     structures = structures_of(model, KINDS)
     masks.check(structures)
@@ -90,7 +90,7 @@ def _check_table(
 ) -> None:
     try:
         difference = masked_difference(model, structures, masks, batch)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise SparseError(
             f"The masked or the cut model does not run on the batch: {error}. Either the batch is none "
             f"of this model's, or the table of structures is wrong for it; nothing was changed."
