@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError
@@ -29,7 +30,7 @@ class Memory:
     together: int
 
 
-class BucketedModel(nn.Module):
+class BucketedModel(ModelMixin):  # type: ignore[misc]
     """One small model for each bucket of timesteps; ``models[buckets.place(timestep)]`` runs.
 
     Put it where the pipeline has its model: ``pipe.unet = BucketedModel(...)``. What a pipeline reads
@@ -83,17 +84,23 @@ class BucketedModel(nn.Module):
     def save_pretrained(self, folder: Path | str, **ignored: Any) -> None:
         """Write a folder with the small models, shared weights once; raises SparseError.
 
-        Reading it back: ``pipe.unet = BucketedModel.load(folder)``. ``ignored`` are options of
-        diffusers' own method.
+        A pipeline that has this model saves it along. ``ignored`` are options of diffusers' own method.
         """
         save_models(Path(folder), self.buckets, list(self.models))
 
     @classmethod
-    def load(cls, folder: Path | str, *, dtype: torch.dtype | None = None) -> BucketedModel:
-        """What `save_pretrained` wrote, on the CPU; SparseError for anything else."""
+    def from_pretrained(
+        cls, folder: Path | str, *, torch_dtype: torch.dtype | None = None, **ignored: Any
+    ) -> BucketedModel:
+        """What `save_pretrained` wrote, from a folder, on the CPU; SparseError for anything else.
+
+        A pipeline's own from_pretrained calls it, with options (``ignored``) that do not apply here.
+        """
         buckets, models = load_models(Path(folder))
         found = cls(buckets, models).eval()
-        return found if dtype is None else found.to(dtype)
+        if isinstance(torch_dtype, torch.dtype):
+            found.to(torch_dtype)
+        return found
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -108,6 +115,10 @@ class BucketedModel(nn.Module):
                 f"`for model in bucketed.models: model.{name}(...)`."
             )
         return value
+
+
+# Where a saved pipeline looks for the class, with ModelMixin beside it.
+BucketedModel.__module__ = "sparsediff.prune.buckets"
 
 
 def bucketed(

@@ -1,4 +1,4 @@
-"""BlockMasks: from what an up block is given to the logits of its layers' weights (MaskUNet §3.1)."""
+"""BlockMasks: from what an up block is given to the logits of its layers' weights (MaskUNet)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from sparsediff.prune.mask_unet.masked_linears import masked_linears
 
 
 class DecoderMasks(nn.Module):
-    """Masks for the attention weights of a UNet's up blocks, by timestep and sample (MaskUNet §3).
+    """Masks for the attention weights of a UNet's up blocks, by timestep and sample (arXiv 2505.03097).
 
     A module of its own, fp32: train its parameters while `applied`. In training mode masks are drawn
     with noise, in evaluation they are not. At the start every mask is open: in evaluation the UNet's

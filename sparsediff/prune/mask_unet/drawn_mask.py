@@ -18,7 +18,7 @@ def drawn_mask(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Zeros and ones like logits, of any shape: 1 where logits + noise > 0 (MaskUNet §3.2).
+    """Zeros and ones like logits, of any shape: 1 where logits + noise > 0 (MaskUNet).
 
     The gradient is that of sigmoid((logits + noise) / temperature), straight through the rounding.
     "logistic", the difference of two Gumbels, draws 1 with probability sigmoid(logit). "gumbel" is one

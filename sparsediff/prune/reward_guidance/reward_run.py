@@ -1,4 +1,4 @@
-"""One run of a pipeline whose UNet's decoder is masked as a reward likes it (MaskUNet §3.3)."""
+"""One run of a pipeline whose UNet's decoder is masked as a reward likes it (MaskUNet)."""
 
 from __future__ import annotations
 

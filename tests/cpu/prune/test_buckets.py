@@ -168,7 +168,7 @@ def test_the_folder_gives_the_same_model_back(tmp_path: Path) -> None:
     pipe.transformer = model
     expected = run(pipe)
     model.save_pretrained(tmp_path)
-    loaded = BucketedModel.load(tmp_path)
+    loaded = BucketedModel.from_pretrained(tmp_path)
     assert loaded.memory == model.memory
     assert loaded.buckets == model.buckets
     assert [type(one) for one in loaded.models] == [type(one) for one in model.models]
@@ -178,7 +178,7 @@ def test_the_folder_gives_the_same_model_back(tmp_path: Path) -> None:
     assert sum(bytes_of) == model.memory.together
     assert not list(tmp_path.glob("**/*.bin"))
     assert (
-        next(BucketedModel.load(tmp_path, dtype=torch.bfloat16).parameters()).dtype
+        next(BucketedModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).parameters()).dtype
         == torch.bfloat16
     )
 
@@ -229,7 +229,7 @@ def test_folders_of_another_kind_are_refused(
     shutil.copytree(saved, folder)
     harm(folder)
     with pytest.raises(SparseError, match=says):
-        BucketedModel.load(folder)
+        BucketedModel.from_pretrained(folder)
 
 
 def test_what_a_pipeline_reads_is_the_first_models_and_changes_are_refused() -> None:
@@ -262,3 +262,17 @@ def test_sparse_attention_works_in_every_bucket() -> None:
     assert not report.fallbacks
     pipe.disable_sparse_attention()
     assert torch.equal(run(pipe, **larger), plain)
+
+
+def test_a_saved_pipeline_is_loaded_with_its_buckets(tmp_path: Path) -> None:
+    pipe, _, _, model = cut_wan()
+    pipe.transformer = model
+    expected = run(pipe)
+    pipe.save_pretrained(tmp_path)
+    loaded = type(pipe).from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert type(loaded.transformer) is BucketedModel
+    assert loaded.transformer.memory == model.memory
+    with noted(loaded.transformer.models) as seen:
+        assert torch.equal(run(loaded), expected)
+    assert {place for place, _ in seen} == {0, 1}
