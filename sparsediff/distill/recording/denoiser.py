@@ -50,7 +50,8 @@ class Denoiser:
                 f"Distillation is for models whose input is the noise alone, from text to video or "
                 f"image: it has no data for pictures to start from."
             )
-        return self.inputs.sign * output
+        signed: Tensor = self.inputs.sign * output
+        return signed
 
     def _timestep(self, level: Level) -> Tensor:
         """The timestep ``[b, *time_shape]`` in the model's own terms."""
