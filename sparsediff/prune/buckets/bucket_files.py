@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,18 @@ from torch import Tensor, nn
 
 from sparsediff.distill.student.whole_folder import whole_folder
 from sparsediff.kernels.errors import SparseError
-from sparsediff.plans.misfit import Reader, read, shown
-from sparsediff.plans.records import listed, record, texts
-from sparsediff.plans.strict_json import parse
-from sparsediff.plans.values import number, one_of, text
+from sparsediff.prune.buckets.bucket_document import (
+    BUCKETS,
+    SCHEMA,
+    Shared,
+    document_text,
+    parsed,
+    read_document,
+)
 from sparsediff.prune.buckets.timestep_buckets import MOST, Buckets
 from sparsediff.prune.pruned_model import PREFIX, pruned_class
 
-SCHEMA = "sparsediff.bucketed-model/1"
-BUCKETS, WEIGHTS, CONFIG = "buckets.json", "weights.safetensors", "config.json"
-
-# By bucket and name of a tensor, the tensor that it is: "bucket/name" of an earlier bucket.
-Shared = list[dict[str, str]]
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
 
 def save_models(folder: Path, buckets: Buckets, models: Sequence[Any]) -> None:
@@ -38,23 +37,14 @@ def save_models(folder: Path, buckets: Buckets, models: Sequence[Any]) -> None:
             (scratch / _folder(place)).mkdir()
             save_file(own, scratch / _folder(place) / WEIGHTS, metadata={"schema": SCHEMA})
             model.save_config(scratch / _folder(place))
-        document = {
-            "schema": SCHEMA,
-            "boundaries": list(buckets.boundaries),
-            "classes": [type(model).__name__ for model in models],
-            "shared": shared,
-        }
-        content = json.dumps(document, indent=2, allow_nan=False)
-        (scratch / BUCKETS).write_text(f"{content}\n", encoding="utf-8")
+        classes = [type(model).__name__ for model in models]
+        text = document_text(buckets, classes, shared)
+        (scratch / BUCKETS).write_text(text, encoding="utf-8")
 
 
 def load_models(folder: Path) -> tuple[Buckets, list[nn.Module]]:
     """What `save_models` wrote, on the CPU; SparseError names the file that is something else."""
-    values = _parsed(folder / BUCKETS)
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise SparseError(f"{folder / BUCKETS} has the schema {shown(schema)}; needs {SCHEMA!r}.")
-    buckets, classes, shared = read(_DOCUMENT, values, source=str(folder / BUCKETS))
+    buckets, classes, shared = read_document(folder / BUCKETS)
     known: dict[str, Tensor] = {}
     models = []
     for place, name in enumerate(classes):
@@ -100,7 +90,7 @@ def _empty(name: str, config: Path) -> nn.Module:
     )
     if cls is None:
         raise SparseError(f"{config}: sparsediff prunes no {name!r:.80}; update it, or diffusers.")
-    values = _parsed(config)
+    values = parsed(config)
     if not isinstance(values, dict):
         raise SparseError(f"{config} is no config of a model: needs an object.")
     try:
@@ -141,41 +131,5 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise SparseError(f"{path} cannot be read as weights: {error}.") from error
 
 
-def _parsed(path: Path) -> object:
-    try:
-        return parse(path.read_bytes(), source=str(path))
-    except OSError as error:
-        raise SparseError(
-            f"{path} cannot be read: {error}. Needs a folder of BucketedModel.save_pretrained."
-        ) from error
-
-
 def _folder(place: int) -> str:
     return f"bucket-{place}"
-
-
-def _whole(
-    schema: str,
-    boundaries: tuple[float, ...],
-    classes: tuple[str, ...],
-    shared: tuple[dict[str, str], ...],
-) -> tuple[Buckets, tuple[str, ...], Shared]:
-    buckets = Buckets(boundaries=boundaries)
-    if len(classes) != buckets.count or len(shared) != buckets.count:
-        raise SparseError(
-            f"{len(classes)} classes, {len(shared)} lists of shared tensors for "
-            f"{buckets.count} buckets; needs one for each."
-        )
-    return buckets, classes, list(shared)
-
-
-_DOCUMENT: Reader[tuple[Buckets, tuple[str, ...], Shared]] = record(
-    _whole,
-    {
-        "schema": one_of(SCHEMA),
-        "boundaries": listed(number(-1e6, 1e6)),
-        "classes": listed(text, least=1),
-        "shared": listed(texts, least=1),
-    },
-    may_lack=(),
-)

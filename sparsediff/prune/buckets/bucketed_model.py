@@ -97,7 +97,8 @@ class BucketedModel(ModelMixin):  # type: ignore[misc]
         A pipeline's own from_pretrained calls it, with options (``ignored``) that do not apply here.
         """
         buckets, models = load_models(Path(folder))
-        found = cls(buckets, models).eval()
+        found = cls(buckets, models)
+        found.eval()
         if isinstance(torch_dtype, torch.dtype):
             found.to(torch_dtype)
         return found
