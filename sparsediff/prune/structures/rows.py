@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from torch import nn
 
 from sparsediff.kernels.errors import UnsupportedModelError
+from sparsediff.prune.structures.module_paths import has, join, matching, outputs
 from sparsediff.prune.structures.structure import Count, Cut, SharedNorm, Structure
 
 
@@ -42,11 +42,11 @@ class Heads:
             if not heads:  # pruned before, down to nothing
                 continue
             rows = [join(path, name) for name in self.rows if has(model, join(path, name))]
-            width = _outputs(model, rows[0]) // heads
+            width = outputs(model, rows[0]) // heads
             for name in rows:
-                if _outputs(model, name) != heads * width:
+                if outputs(model, name) != heads * width:
                     raise UnsupportedModelError(
-                        f"{name} has {_outputs(model, name)} outputs for {heads} heads of {width}: "
+                        f"{name} has {outputs(model, name)} outputs for {heads} heads of {width}: "
                         f"heads that share keys cannot be cut one by one."
                     )
             columns = [join(path, name) for name in self.columns if has(model, join(path, name))]
@@ -92,9 +92,9 @@ class Neurons:
         """The neurons of every feed-forward that matches."""
         for path in matching(model, self.path):
             up, down = join(path, self.up), join(path, self.down)
-            start = _outputs(model, join(path, self.after)) if self.after else 0
+            start = outputs(model, join(path, self.after)) if self.after else 0
             units = int(model.get_submodule(down).in_features) - start  # type: ignore[arg-type]
-            rows = _outputs(model, up)
+            rows = outputs(model, up)
             if rows not in (units, 2 * units):
                 raise UnsupportedModelError(
                     f"{up} has {rows} outputs, {down} reads {units} of it: needs as many, or twice as "
@@ -135,38 +135,6 @@ class Family:
     name: str
     classes: tuple[str, ...]
     rows: tuple[Heads | Neurons | Blocks, ...]
-
-
-def matching(model: nn.Module, pattern: str) -> list[str]:
-    """Paths of modules that match a pattern part by part, in the model's order."""
-    wanted = pattern.split(".")
-    return [
-        path
-        for path, _ in model.named_modules()
-        if len(parts := path.split(".")) == len(wanted)
-        and all(fnmatchcase(part, want) for part, want in zip(parts, wanted, strict=True))
-    ]
-
-
-def join(path: str, name: str) -> str:
-    """The path of a module inside another."""
-    return f"{path}.{name}" if path and name else path or name
-
-
-def has(model: nn.Module, path: str) -> bool:
-    """Whether a model has a module at a path; one that is set to None it has not."""
-    found: Any = model
-    for part in path.split("."):
-        found = getattr(found, part, None) if not part.isdigit() else _item(found, int(part))
-    return isinstance(found, nn.Module)
-
-
-def _item(found: Any, place: int) -> Any:
-    return found[place] if isinstance(found, nn.ModuleList) and place < len(found) else None
-
-
-def _outputs(model: nn.Module, path: str) -> int:
-    return int(model.get_submodule(path).out_features)  # type: ignore[arg-type]
 
 
 def _head_counts(attention: Any, heads: int, width: int) -> Iterator[tuple[str, int]]:
