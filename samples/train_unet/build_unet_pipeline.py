@@ -20,7 +20,6 @@ GENERATION = {
     "schema": "sparsediff.generation/1",
     "prompt": "a red circle on a dark background",
     "call": {"height": 64, "width": 64, "num_inference_steps": 20, "guidance_scale": 3.0},
-    "fps": None,
     "dtype": "float32",
     "autocast": None,
 }

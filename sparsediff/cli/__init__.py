@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from sparsediff import __version__
-from sparsediff.cli import bench, distill, doctor, fidelity, generate, models, report, search
+from sparsediff.cli import bench, distill, doctor, fidelity, generate, models, prune, report, search
 
-_COMMANDS = (generate, search, distill, report, doctor, models, bench, fidelity)
+_COMMANDS = (generate, search, distill, prune, report, doctor, models, bench, fidelity)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -47,7 +47,7 @@ def save_pruned(
     given = _by_component(masks, pruned)
     for name, model in pruned.items():
         check_masks(model, given[name], where=name)
-    base = base or target.config.get(_ORIGIN)
+    base = str(base or target.config.get(_ORIGIN))  # diffusers keeps a Path as it is
     readme = pruned_readme(target, pruned, given, base=base if is_on_hub(base) else None)
     alone = isinstance(target, nn.Module)
     last = "config.json" if alone else "model_index.json"

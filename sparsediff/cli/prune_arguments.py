@@ -1,0 +1,110 @@
+"""The arguments of `sparsediff prune`; importing this imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from sparsediff.cli.generate_arguments import DTYPE_NAMES
+
+# Written out because the packages that know them import torch; a test compares them.
+OBJECTIVES = ("ecodiff", "magnitude", "wanda", "owl", "random")
+KINDS = ("heads", "ffn", "blocks")
+SCOPES = ("kind", "layer")
+LIMIT = 100
+
+# Flags that are options of an objective under the same name.
+OPTIONS = {
+    "ecodiff": (
+        *("steps", "guidance", "iterations", "batch", "accumulation", "heads_learning_rate"),
+        *("ffn_learning_rate", "blocks_learning_rate", "schedule", "warmup_iterations", "clip"),
+        *("distance", "beta", "regulariser", "initial_logit", "damping", "precision"),
+        *("latents_every", "gradient_checkpointing", "seed", "checkpoint_every"),
+        *("keep_checkpoints",),
+    ),
+    "magnitude": (),
+    "wanda": ("per_row", "step_weights"),
+    "owl": ("base", "outlier", "spread", "step_weights"),
+    "random": ("seed",),
+}
+# Besides, criteria that run the pipeline need to know in how many steps, and how it is guided.
+RUN = {"wanda": ("steps", "guidance", "seed"), "owl": ("steps", "guidance", "seed")}
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Add every argument, in groups."""
+    p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id, or a model's folder")
+    flag = _flags(p)
+    flag("out", metavar="DIR", required=True, help="folder for what is left: loadable as MODEL is")
+    flag("target", type=_kinds, default=("heads", "ffn"), metavar="KINDS", help="(heads,ffn)")
+    flag("ratio", type=float, default=0.2, help="share of each kind's units given up (%(default)s)")
+    flag("objective", choices=OBJECTIVES, default="ecodiff", help="what tells them (%(default)s)")
+    flag("prompts", metavar="FILE", help="prompts, one a line; magnitude and random need none")
+    flag("limit", type=int, default=LIMIT, metavar="N", help="use the first N (%(default)s)")
+    flag("scope", choices=SCOPES, help="layers compete, or give up alike (the objective's)")
+    flag("heads_multiple_of", type=int, default=1, metavar="N", help="as Ulysses needs (1)")
+    flag("least", type=int, default=1, metavar="N", help="units that a layer keeps at least (1)")
+    flag(
+        "resume", nargs="?", const="latest", metavar="NAME", help="ecodiff: latest, or a checkpoint"
+    )
+    _add_learning(_flags(p.add_argument_group("ecodiff (arXiv 2412.02852)")))
+    _add_scoring(_flags(p.add_argument_group("wanda, owl")))
+    _add_run(_flags(p.add_argument_group("run")))
+
+
+def _flags(group: Any) -> Callable[..., None]:
+    def flag(name: str, **words: Any) -> None:
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        group.add_argument(*spellings, dest=name, **words)
+
+    return flag
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(part.strip() for part in text.split(","))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r}: needs some of {','.join(KINDS)}")
+    return kinds
+
+
+def _add_learning(flag: Callable[..., None]) -> None:
+    flag("iterations", type=int, metavar="N", help="updates (100)")
+    flag("batch", type=int, metavar="N", help="prompts at a time for each process (1)")
+    flag("accumulation", type=int, metavar="N", help="batches for one update (4)")
+    flag("beta", type=float, help="weight of the penalty (0.5)")
+    flag("regulariser", choices=("l0", "l1", "bounded-l1"), help="(l0, exact and expected)")
+    flag("distance", choices=("mse", "rms"), help="of the final latents (mse)")
+    for kind in KINDS:
+        flag(f"{kind}_learning_rate", type=float, help="(0.1)")
+    flag("schedule", choices=("constant", "constant_with_warmup", "cosine", "linear"))
+    flag("warmup_iterations", type=int, metavar="N", help="(10)")
+    flag("clip", type=float, help="largest norm of the gradients (1)")
+    flag("initial_logit", type=float, help="(3)")
+    flag("damping", type=float, help="of the gates' noise; 0 is the exact hard concrete (0.5)")
+    flag("precision", choices=("no", "fp16", "bf16"), help="autocast (no)")
+    flag("latents_every", type=int, metavar="N", help="keep one latent in N of a chain (2)")
+    flag("gradient_checkpointing", action="store_true", default=None, help="the model's own, too")
+    flag("checkpoint_every", type=int, metavar="N", help="iterations; 0 for never (10)")
+    flag("keep_checkpoints", type=int, metavar="N", help="(2)")
+
+
+def _add_scoring(flag: Callable[..., None]) -> None:
+    flag("step_weights", choices=("even", "log"), help="how much each step counts (even)")
+    flag("per_row", action=argparse.BooleanOptionalAction, help="wanda: every row counts alike")
+    flag("base", choices=("magnitude", "wanda"), help="owl: what scores the units (wanda)")
+    flag("outlier", type=float, help="owl: an outlier is so many times the mean (7)")
+    flag("spread", type=float, help="owl: layers keep up to so much more or less (0.08)")
+
+
+def _add_run(flag: Callable[..., None]) -> None:
+    flag("steps", type=int, metavar="N", help="denoising steps of ecodiff, wanda, owl and samples")
+    flag("guidance", type=float, help="guidance scale (the pipeline's)")
+    flag("size", metavar="WxHxF", help="pixels and frames (default: generation.json)")
+    flag("samples", type=int, default=1, metavar="N", help="prompts shown before and after (1)")
+    flag("seed", type=int, help="(0)")
+    flag("dtype", choices=DTYPE_NAMES, help="dtype of the weights")
+    flag("device", help="cpu, or what accelerate finds")
+    flag("json", action="store_true", help="print one JSON object and nothing else")
+    flag("quiet", action="store_true", help="tell no progress")
