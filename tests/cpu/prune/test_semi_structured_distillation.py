@@ -11,9 +11,11 @@ from tiny_pipelines import wan, wan22
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.semi_structured.layers import masked_layers
+from sparsediff.prune.semi_structured.mask_comparison import mask_losses
 from sparsediff.prune.semi_structured.mask_settings import MaskSettings
 from sparsediff.prune.semi_structured.mask_training import MaskFigures, MaskTraining
 from sparsediff.prune.semi_structured.one_shot import magnitude_masks
+from sparsediff.prune.semi_structured.pattern_masks import SemiStructuredMasks
 from sparsediff.prune.semi_structured.relaxation import Draw
 from sparsediff.prune.semi_structured.self_distillation import SelfDistillation
 
@@ -82,6 +84,17 @@ def test_masks_are_learnt_and_weights_stay(lesson: SelfDistillation) -> None:
     masks.check(model)
     again = MaskTraining(model, layers, lesson, SETTINGS, prior=prior).train()
     assert all(torch.equal(again.choices[path], one) for path, one in masks.choices.items())
+
+
+def test_masks_are_compared_on_the_same_unseen_lessons(lesson: SelfDistillation) -> None:
+    model = lesson.denoiser.model
+    before = copy.deepcopy(model.state_dict())
+    best = magnitude_masks(masked_layers(model))
+    worst = SemiStructuredMasks(choices={path: 5 - one for path, one in best.choices.items()})
+    found = mask_losses(model, lesson, {"best": best, "worst": worst, "again": best}, batches=2)
+    assert 0 < found["best"] < found["worst"]
+    assert found["again"] == found["best"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_checkpointed_blocks_give_the_same_gradients(lesson: SelfDistillation) -> None:
