@@ -103,6 +103,7 @@ def _add_run(flag: Callable[..., None]) -> None:
     flag("guidance", type=float, help="guidance scale (the pipeline's)")
     flag("size", metavar="WxHxF", help="pixels and frames (default: generation.json)")
     flag("samples", type=int, default=1, metavar="N", help="prompts shown before and after (1)")
+    flag("repeat", type=int, default=3, metavar="N", help="runs of each to time them (%(default)s)")
     flag("seed", type=int, help="(0)")
     flag("dtype", choices=DTYPE_NAMES, help="dtype of the weights")
     flag("device", help="cpu, or what accelerate finds")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.prompt_file import read_prompts
 from sparsediff.cli.prune import TRAINING, recipe_of
 from sparsediff.generation import GenerationRecipe
+from sparsediff.generation_result import Timing
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
 from sparsediff.model_files import ModelFiles
@@ -23,7 +25,7 @@ from sparsediff.prune.pruning_result import PruningResult, Sample
 from sparsediff.prune.saving import MASKS, save_pruned
 from sparsediff.prune.structures import structures_of
 from sparsediff.prune.subject import Subject
-from sparsediff.timed_run import Runner
+from sparsediff.timed_run import Runner, TimedRun
 
 _PROMPT = "a red ball"
 
@@ -38,7 +40,6 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
     device = resolve_device(args.device)
     pipe = load_pipeline(files, dtype=resolve_dtype(args.dtype, recipe, device), device=device)
     component, model = prunable_model(pipe)
-    samples = [_run(pipe, recipe, text, n, device) for n, text in enumerate(shown)]
     batch = proof_batch(pipe, model, (prompts or [recipe.prompt or _PROMPT])[0], recipe.call)
     subject = Subject(
         model=model,
@@ -52,11 +53,12 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
         progress=_teller(args),
     )
     pruning = prune(subject, settings, batch)
-    pipe.register_modules(**{component: pruning.model})
+    models = {component: model}, {component: pruning.model}
     pairs = [
-        _pair(text, n, before, _run(pipe, recipe, text, n, device))
-        for n, (text, before) in enumerate(zip(shown, samples, strict=True))
+        _sample(Runner(pipe, recipe, prompt=text, seed=n, device=device), models, args.repeat)
+        for n, text in enumerate(shown)
     ]
+    pipe.register_modules(**models[1])
     masks = _from_the_original(files.folder and files.folder / component / MASKS, pruning)
     save_pruned(args.out, pipe, masks)
     _keep_recipe(files, Path(args.out))
@@ -101,23 +103,29 @@ def _call(recipe: GenerationRecipe, settings: PruneSettings) -> dict[str, Any]:
     return call
 
 
-def _run(
-    pipe: Any, recipe: GenerationRecipe, prompt: str, seed: int, device: str
-) -> tuple[Any, float]:
-    runner = Runner(pipe, recipe, prompt=prompt, seed=seed, device=device)
-    runner.run(steps=1, decode=False)  # what is made at the first call is no part of the time
-    done = runner.run()
-    return done.frames, done.seconds
-
-
-def _pair(prompt: str, seed: int, before: tuple[Any, float], after: tuple[Any, float]) -> Sample:
+def _sample(
+    runner: Runner, models: tuple[Mapping[str, Any], Mapping[str, Any]], repeat: int
+) -> Sample:
+    """Both models in turns, so that a machine that slows down slows both."""
+    runs: tuple[list[TimedRun], list[TimedRun]] = ([], [])
+    for model in models:  # what is made at the first call is no part of the time
+        runner.pipe.register_modules(**model)
+        runner.run(steps=1, decode=False)
+    for number in range(repeat):
+        for done, model in zip(runs, models, strict=True):
+            runner.pipe.register_modules(**model)
+            done.append(runner.run(decode=number == 0))
+    (before, after) = (Timing(seconds=tuple(run.seconds for run in done)) for done in runs)
+    dense, pruned = runs[0][0].frames, runs[1][0].frames
+    if dense is None or pruned is None:
+        raise SparseError("Nothing was decoded; please report this.")
     return Sample(
-        prompt=prompt,
-        seed=seed,
-        dense=before[0],
-        pruned=after[0],
-        dense_seconds=before[1],
-        pruned_seconds=after[1],
+        prompt=runner.prompt,
+        seed=runner.seed,
+        dense=dense,
+        pruned=pruned,
+        dense_time=before,
+        pruned_time=after,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sparsediff.generation_result import Timing
 from sparsediff.prune.pruning import PruneSettings, Pruning
 
 SCHEMA = "sparsediff.prune/1"
@@ -17,14 +18,19 @@ SCHEMA = "sparsediff.prune/1"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sample:
-    """One prompt before and after, frames ``[f, h, w, 3]`` in [0, 1], and seconds of both loops."""
+    """One prompt before and after: frames ``[f, h, w, 3]`` in [0, 1], and the times of both loops."""
 
     prompt: str
     seed: int
     dense: Tensor
     pruned: Tensor
-    dense_seconds: float
-    pruned_seconds: float
+    dense_time: Timing
+    pruned_time: Timing
+
+    @property
+    def speedup(self) -> float:
+        """Dense time over pruned time, of medians."""
+        return self.dense_time.median / self.pruned_time.median
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,8 +71,8 @@ class PruningResult:
                 {
                     "prompt": one.prompt,
                     "seed": one.seed,
-                    "dense_seconds": round(one.dense_seconds, 4),
-                    "pruned_seconds": round(one.pruned_seconds, 4),
+                    "dense_seconds": [round(s, 4) for s in one.dense_time.seconds],
+                    "pruned_seconds": [round(s, 4) for s in one.pruned_time.seconds],
                 }
                 for one in self.samples
             ],

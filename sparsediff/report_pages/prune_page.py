@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from html import escape
 from statistics import median
 
+from sparsediff.generation_result import Timing
 from sparsediff.prune.pruning_result import PruningResult, Sample
 from sparsediff.report_pages import pictures, sections
 from sparsediff.report_pages.charts import short_names
@@ -46,13 +46,10 @@ def _headline(result: PruningResult) -> str:
     cells = [(part.what, f"{part.whole - part.part} of {part.whole}") for part in lost.units]
     cells.append(("parameters left", f"{1 - lost.parameters.share:.1%}"))
     if result.samples:
-        cells.insert(0, ("speed-up", f"{_speedup(result.samples):.2f}x"))
+        speedup = median(one.speedup for one in result.samples)
+        cells.insert(0, ("speed-up", f"{speedup:.2f}x"))
     items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cells)
     return f'<dl class="headline">{items}</dl>'
-
-
-def _speedup(samples: Sequence[Sample]) -> float:
-    return median(one.dense_seconds / one.pruned_seconds for one in samples)
 
 
 def _samples(result: PruningResult) -> str:
@@ -60,12 +57,17 @@ def _samples(result: PruningResult) -> str:
         return ""
     parts = []
     for one in result.samples:
-        words = f"{one.prompt}, seed {one.seed}: {one.dense_seconds:.3g} s, pruned "
-        words += f"{one.pruned_seconds:.3g} s"
+        words = f"{one.prompt}, seed {one.seed}: {_said(one.dense_time)} before, "
+        words += f"{_said(one.pruned_time)} pruned"
         rows = sections.frame_rows({"before": one.dense, "pruned": one.pruned})
         parts.append(f"<h3>{escape(words)}</h3>{_videos(one, result.fps)}{rows}")
-    intro = "The same seed before and after. Seconds are of the denoising loop, run once each."
+    intro = "The same seed before and after. Times are of the denoising loop, run in turns."
     return sections.section("Samples", intro, "".join(parts))
+
+
+def _said(time: Timing) -> str:
+    spread = "" if time.iqr is None else f", IQR {time.iqr:.2g}"
+    return f"{time.median:.3g} s (n={len(time.seconds)}{spread})"
 
 
 def _videos(one: Sample, fps: int) -> str:

@@ -44,6 +44,8 @@ def test_from_a_pipeline_to_a_smaller_one(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "sparsediff.prune/1"
     assert found["checked"] is True
+    (sample,) = found["samples"]
+    assert len(sample["dense_seconds"]) == len(sample["pruned_seconds"]) == 3
     assert found["given_up"]["heads"]["share"] == 0.25
     assert [
         sum(x[n] for x in found["layers"] if x["kind"] == "heads") for n in ("kept", "units")
