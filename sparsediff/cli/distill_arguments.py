@@ -10,7 +10,7 @@ from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
 METHODS = ("blade-asa", "window", "random", "none")
-OBJECTIVES = ("tdm", "mmd")
+OBJECTIVES = ("tdm", "imitation", "mmd")
 SPARSE_IN = ("both", "student", "none")
 SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -106,7 +106,7 @@ def _add_objective(flag: Callable[..., None]) -> None:
     flag(
         "objective",
         choices=OBJECTIVES,
-        help="tdm needs no data; mmd fine-tunes on real images: --data, --features (tdm)",
+        help="tdm and imitation need no data; mmd fine-tunes on real images: --data, --features (tdm)",
     )
     flag("data", metavar="DIR", help="real images for mmd")
     flag("features", metavar="MODEL", help="CLIP image encoder for mmd, folder or Hub id")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 # What says how teacher, fake and student are compared.
-TDM_ONLY = (
-    *("guidance", "segments", "fake_updates", "fake_learning_rate", "churn", "separate"),
-    *("huber", "normalise", "nearness"),
+FAKE_ONLY = (
+    *("fake_updates", "fake_learning_rate", "churn", "separate", "huber", "normalise", "nearness"),
 )
+TEACHER_ONLY = ("guidance", "segments")
 
 
 def prompts_of(args: argparse.Namespace) -> list[str | Conditions]:
@@ -86,11 +86,13 @@ def _check_objective(args: argparse.Namespace) -> None:
         )
     if args.objective != "mmd" and given:
         raise SparseError(f"{', '.join(given)}: only --objective mmd looks at images.")
-    idle = [f"--{n.replace('_', '-')}" for n in TDM_ONLY if getattr(args, n) is not None]
-    if args.objective == "mmd" and idle:
+    unused = {"tdm": (), "imitation": FAKE_ONLY, "mmd": (*TEACHER_ONLY, *FAKE_ONLY)}
+    objective = args.objective or "tdm"
+    idle = [f"--{n.replace('_', '-')}" for n in unused[objective] if getattr(args, n) is not None]
+    if idle:
+        lacks = "neither a teacher nor a fake score" if objective == "mmd" else "no fake score"
         raise SparseError(
-            f"{', '.join(idle)}: --objective mmd has neither a teacher nor a fake score. Leave out "
-            f"what is of tdm."
+            f"{', '.join(idle)}: --objective {objective} has {lacks}. Leave out what is of tdm."
         )
 
 
@@ -98,7 +100,7 @@ def objective_of(
     args: argparse.Namespace, settings: DistillSettings, accelerator: Any
 ) -> Callable[[Setup], Objective] | None:
     """What makes the objective of a setup; None for the usual one."""
-    if settings.objective == "tdm":
+    if settings.objective != "mmd":
         return None
     from sparsediff.distill.image_decoder import image_decoder
     from sparsediff.distill.training.clip_features import ClipFeatures

@@ -76,7 +76,7 @@ class Distillation:
         self.places = Places(out=out)
         self.prompts = named(prompts)
         check_folder(out, settings, self.prompts, resume)
-        if settings.objective != "tdm" and objective is None:
+        if settings.objective == "mmd" and objective is None:
             raise SparseError(
                 f"objective={settings.objective!r} compares with real samples; needs an objective that "
                 f"has them, such as MmdObjective."

@@ -18,7 +18,7 @@ from sparsediff.distill.training.setting_checks import (
 )
 from sparsediff.kernels.errors import SparseError
 
-_OBJECTIVES = ("tdm", "mmd")
+_OBJECTIVES = ("tdm", "imitation", "mmd")
 _SPARSE = ("both", "student", "none")
 _SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
 _PRECISIONS = ("no", "fp16", "bf16")

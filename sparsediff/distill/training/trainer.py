@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsediff.distill.training.acceleration import exchanging
+from sparsediff.distill.training.imitation_objective import ImitationObjective
 from sparsediff.distill.training.learner import Learner, is_overflow
 from sparsediff.distill.training.objective import Objective
 from sparsediff.distill.training.roles import Role
@@ -57,7 +58,8 @@ class Trainer:
     ) -> None:
         self.setup, self.settings, self.accelerator = setup, settings, accelerator
         self.iteration = 0
-        self.objective = objective or TdmObjective(
+        own = ImitationObjective if settings.objective == "imitation" else TdmObjective
+        self.objective: Objective = objective or own(
             setup=setup, settings=settings, device=accelerator.device
         )
         self.order = SampleOrder(setup.conditions, settings, accelerator)

@@ -197,6 +197,7 @@ except SystemExit as end:
         (["--encode-to", "embeddings.pt"], ["embeddings.pt", ".safetensors"]),
         (["--data", "images"], ["--data", "only --objective mmd"]),
         (["--objective", "mmd", "--data", "images"], ["needs --data DIR and --features MODEL"]),
+        (["--objective", "imitation", "--churn", "0.4"], ["--churn", "no fake score"]),
         (
             [*MMD, "--no-separate", "--fake-updates", "2", "--guidance", "3"],
             ["--guidance, --fake-updates, --separate: ", "mmd has neither"],

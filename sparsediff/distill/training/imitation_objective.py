@@ -1,0 +1,80 @@
+"""ImitationObjective: the student gives, on its own trajectory, what the guided teacher gives there.
+
+Guidance distillation (Meng et al., arXiv 2210.03142 §3.1), but data-free: the places are those that the
+student itself comes to. One target for every place, so far less noise than matching distributions; the
+student can become as good as the teacher in as many steps, not better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsediff.distill.draws import Draws, seed_of
+from sparsediff.distill.noise import over
+from sparsediff.distill.recording.conditions import Conditions
+from sparsediff.distill.training.actors import Actors
+from sparsediff.distill.training.objective import Samples, Update
+from sparsediff.distill.training.roles import Role
+from sparsediff.distill.training.settings import DistillSettings
+from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.trajectory import State
+
+# Below this root mean square an error counts as its square.
+_LEAST = 0.03
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Shown:
+    """Places on the student's trajectories, and what the teacher sees as clean there ``[b, ...]``."""
+
+    state: State
+    clean: Tensor
+    conditions: Conditions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ImitationObjective:
+    """The student alone learns; its error is that of the model's output, velocity or epsilon.
+
+    Of every place the root mean square counts, not the square: in the first step, out of pure noise,
+    guidance moves the output by as much as the output is large, and ten times further than later.
+    """
+
+    setup: Setup
+    settings: DistillSettings
+    device: torch.device
+
+    @property
+    def learners(self) -> Sequence[Role]:
+        """The student alone: nobody has to know what its samples look like."""
+        return ("student",)
+
+    @torch.no_grad()
+    def prepare(self, samples: Samples) -> Shown:
+        """Roll the student out, and ask the teacher at some of the places."""
+        setup, settings = self.setup, self.settings
+        draws = Draws([seed_of(settings.seed, "sample", number) for number in samples.numbers])
+        x = draws.normal(torch.empty(len(samples.numbers), *setup.inputs.shape, device=self.device))
+        picks = draws.picks(settings.segments, setup.grid.steps)
+        student = Actors(setup=setup, conditions=samples.conditions).student()
+        state = setup.matching.states(student, x, picks, draws)
+        items = torch.arange(len(samples.numbers)).repeat_interleave(settings.segments)
+        conditions = samples.conditions.select(items)
+        teacher = Actors(setup=setup, conditions=conditions).teacher(guidance=setup.guidance)
+        clean = teacher(state.x, setup.levels.at(state.start))
+        return Shown(state=state, clean=clean, conditions=conditions)
+
+    def updates(self) -> Sequence[Update]:
+        """The student, once."""
+        return [("student", self._loss)]
+
+    def _loss(self, part: Shown) -> Tensor:
+        level = self.setup.levels.at(part.state.start)
+        student = Actors(setup=self.setup, conditions=part.conditions).student()
+        clean, _ = student(part.state.x, level)
+        error = (clean - part.clean) / over(self.setup.levels.gain(level), clean)
+        return (error.square().flatten(1).mean(dim=1) + _LEAST**2).sqrt().mean()
