@@ -83,10 +83,8 @@ def _groups(
     graph: Any, unet: nn.Module, names: Mapping[nn.Module, str], scope: Scope
 ) -> Iterator[Any]:
     """Groups of channels that go together; none that reaches the heads of an attention."""
-    ignored = [
-        unet.get_submodule("conv_out"),
-        *(one for one in names if isinstance(one, nn.Linear)),
-    ]
+    # Layers of time embeddings must not be ignored: a group that cuts an ignored layer is left out.
+    ignored = [unet.get_submodule("conv_out")]
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d], ignored_layers=ignored):
         root = names.get(group[0].dep.target.module, "")
         reached = [
