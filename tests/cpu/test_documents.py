@@ -10,7 +10,7 @@ import pytest
 from tiny_pipelines import FAMILIES
 
 from sparsediff import supported_models
-from sparsediff.cli import models, parser
+from sparsediff.cli import main, models, parser
 from sparsediff.search import AdaSpa
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,21 @@ def test_plans_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert (tmp_path / "plan.json").is_file()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/plans.md"])
+@pytest.mark.slow
+def test_pruning_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All Python blocks as one program, on what the page's first command makes."""
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs/pruning.md").read_text().replace("runs/", f"{tmp_path}/")
+    first = blocks("bash", page)[0].splitlines()[0]
+    assert main([*shlex.split(first)[1:], "--samples", "0", "--device", "cpu"]) == 0
+    names: dict[str, object] = {}
+    for block in blocks("python", page):
+        exec(block, names)
+    assert names["image"].size == (64, 64)  # type: ignore[attr-defined]
+    assert (tmp_path / "pruned-by-hand" / "unet" / "pruning_masks.safetensors").is_file()
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/plans.md", "docs/pruning.md"])
 def test_commands_parse(path: str) -> None:
     text = (ROOT / path).read_text().replace("\\\n", " ")
     lines = [line for block in blocks("bash", text) for line in block.splitlines() if line]
@@ -95,6 +109,7 @@ def test_option_defaults() -> None:
         "docs/models.md",
         "docs/parallel.md",
         "docs/plans.md",
+        "docs/pruning.md",
         "samples/README.md",
     ],
 )
