@@ -22,7 +22,7 @@ demo: setup
 		--compare --density 0.25 --repeat 3 --output runs/demo
 
 test: setup
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --durations=40
 
 # On a GPU machine's own Python (torch, triton, pytest): nothing is installed, not even this project.
 # ARGS="-n 8" where pytest-xdist is there: most of the time goes into compiling.

@@ -1,4 +1,7 @@
-"""`torchrun -m sparsediff.cli distill`: two processes train one student, and one of them speaks."""
+"""`torchrun -m sparsediff.cli distill`: two processes train one student, and one of them speaks.
+
+Sharded ones too are launched in tests/cpu/distill/test_two_processes.py, without the command line.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,7 @@ pytestmark = pytest.mark.slow
 LAYERS = 6
 
 
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_make_one_student(sample: str, tmp_path: Path, shard: bool) -> None:
+def test_two_processes_make_one_student(sample: str, tmp_path: Path) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
     prompts.write_text("a red circle moving right\na blue ring\n")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -27,7 +29,7 @@ def test_two_processes_make_one_student(sample: str, tmp_path: Path, shard: bool
     command += ["--iterations", "1", "--lora-rank", "4", "--block-size", "16", "--device", "cpu"]
     command += ["--warmup-iterations", "0"]  # its first rate is 0: nothing would be learnt
     done = subprocess.run(
-        [*command, "--json", *(["--shard"] if shard else [])],
+        [*command, "--json"],
         capture_output=True,
         text=True,
         timeout=600,
@@ -37,11 +39,10 @@ def test_two_processes_make_one_student(sample: str, tmp_path: Path, shard: bool
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("\n") == 1
     found = json.loads(done.stdout)
-    assert (found["out"], found["settings"]["shard"]) == (str(out), shard)
+    assert found["out"] == str(out)
     assert done.stderr.count("iteration 1 of 1: ") == 1
     checkpoint = out / "training" / "checkpoints" / "iteration-000001"
     assert len(list(checkpoint.glob("random_states_*"))) == 2  # two processes, not twice one
-    assert len(list(checkpoint.glob("shard-*-of-2.safetensors"))) == (2 if shard else 0)
     weights = load_file(out / "pytorch_lora_weights.safetensors")
     assert len(weights) == 2 * 4 * 2 * LAYERS
     assert all(value.isfinite().all() for value in weights.values())

@@ -70,7 +70,7 @@ def test_gradients_reach_the_role_that_learns(tmp_path: Path, rank: int) -> None
     training = training_of(tmp_path, lora_rank=rank)
     trainer, roles = training.trainer, training.setup.roles
     trainable = {id(v) for r in ("student", "fake") for v in roles.parameters(r).values()}
-    part = trainer.objective.prepare(trainer._samples(0))
+    part = trainer.objective.prepare(trainer.order.samples(trainer.iteration, 0))
     models = {id(m): m for m in (roles.trained("student"), roles.trained("fake"))}
     everything = [v for m in models.values() for v in m.parameters()]
     for role, loss_of in trainer.objective.updates():
@@ -116,7 +116,7 @@ def test_checkpointing_gives_the_same_gradients(tmp_path: Path, rank: int) -> No
     for again in (False, True):
         training = training_of(tmp_path, lora_rank=rank, gradient_checkpointing=again)
         trainer, roles = training.trainer, training.setup.roles
-        part = trainer.objective.prepare(trainer._samples(0))
+        part = trainer.objective.prepare(trainer.order.samples(trainer.iteration, 0))
         # Adapters that are 0 would hide which of them was recomputed.
         generator = torch.Generator().manual_seed(5)
         for role in ("student", "fake"):

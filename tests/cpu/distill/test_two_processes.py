@@ -39,7 +39,6 @@ def together(work: Callable[..., Any], folder: Path, *given: Any, **words: Any) 
 @pytest.mark.parametrize(
     ("rank", "accumulation", "checkpointing", "shard"),
     [
-        (2, 1, False, False),
         (2, 2, True, False),
         (0, 2, False, False),
         (2, 2, True, True),
