@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import sparsediff
+from sparsediff.generation import GenerationRecipe
 from sparsediff.search import RandomBlocks
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples"
@@ -64,7 +65,8 @@ def test_every_part_is_of_a_stock_class(pipe: StableDiffusionPipeline) -> None:
 def test_the_recommended_call_gives_a_picture(
     pipe: StableDiffusionPipeline, generation: dict[str, Any]
 ) -> None:
-    assert set(generation) == {"schema", "prompt", "call", "fps", "dtype", "autocast"}
+    assert set(generation) == {"schema", "prompt", "call", "dtype", "autocast"}
+    assert GenerationRecipe.from_dict(generation, source="x").call == generation["call"]
     image = picture(pipe, generation)
     assert image.shape == (1, 3, 64, 64)
     assert torch.isfinite(image).all()

@@ -16,7 +16,8 @@ def test_cached_and_fresh_search_agree() -> None:
     overlaps = runpy.run_path(str(ROOT / "samples" / "cached_lse.py"))["overlaps"]
     files = ModelFiles(name=str(ROOT / "samples" / "models" / "shapes-wan"))
     recipe = GenerationRecipe.of(files).with_call(num_inference_steps=10)
-    pipe = load_pipeline(files, dtype="bfloat16", device="cpu")
+    # Where a CPU has no bfloat16 instructions, three times as fast as in bfloat16.
+    pipe = load_pipeline(files, dtype="float32", device="cpu")
     found, sampled = overlaps(pipe, recipe, 0.2, 4)
     assert len(found) == 12, "six layers, two branches, one refresh"
     # 0.949 in bfloat16 and float32 alike, 0.944 at 20 steps; machines round the trajectory differently,
