@@ -106,6 +106,11 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     accelerator.init_trackers("sparsediff", config=_told(settings))
     training.run()
     training.save(model=public_path(args.model), command=public_command(args.argv))
+    accelerator.wait_for_everyone()
+    # What talks to the other processes goes while they are there: a wrapped model that outlives the
+    # process group may wait for it for ever.
+    del training
+    accelerator.free_memory()
     accelerator.end_training()
     if not accelerator.is_main_process:
         return {}
