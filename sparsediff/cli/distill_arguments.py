@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from sparsediff.cli.flags import flags_of
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
@@ -31,7 +32,7 @@ METHOD_OPTIONS = ("density", "block_size", "energy", "min_keep", "sample_tokens"
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add every argument, in groups; each flag is also understood with underscores, as in diffusers."""
     p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id: the teacher")
-    flag = _flags(p)
+    flag = flags_of(p)
     flag(
         "prompts",
         metavar="FILE",
@@ -47,18 +48,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "resume_from_checkpoint", metavar="NAME", help="latest, or the name of a checkpoint in DIR"
     )
     flag("start_from", metavar="DIR", help="folder of a student to begin with")
-    _add_student(_flags(p.add_argument_group("student")))
-    _add_training(_flags(p.add_argument_group("training")))
-    _add_objective(_flags(p.add_argument_group("objective (TDM, Video-BLADE §3.2)")))
-    _add_run(_flags(p.add_argument_group("run")))
-
-
-def _flags(group: Any) -> Callable[..., None]:
-    def flag(name: str, **words: Any) -> None:
-        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        group.add_argument(*spellings, dest=name, **words)
-
-    return flag
+    _add_student(flags_of(p.add_argument_group("student")))
+    _add_training(flags_of(p.add_argument_group("training")))
+    _add_objective(flags_of(p.add_argument_group("objective (TDM, Video-BLADE §3.2)")))
+    _add_run(flags_of(p.add_argument_group("run")))
 
 
 def _add_student(flag: Callable[..., None]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
+from sparsediff.cli.flags import flags_of
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
@@ -35,7 +35,7 @@ RUN = {"wanda": ("steps", "guidance", "seed"), "owl": ("steps", "guidance", "see
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add every argument, in groups."""
     p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id, or a model's folder")
-    flag = _flags(p)
+    flag = flags_of(p)
     flag("out", metavar="DIR", required=True, help="folder for what is left: loadable as MODEL is")
     flag("target", type=_kinds, default=("heads", "ffn"), metavar="KINDS", help="(heads,ffn)")
     flag("ratio", type=float, default=0.2, help="share of each kind's units given up (%(default)s)")
@@ -48,17 +48,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     flag(
         "resume", nargs="?", const="latest", metavar="NAME", help="ecodiff: latest, or a checkpoint"
     )
-    _add_learning(_flags(p.add_argument_group("ecodiff (arXiv 2412.02852)")))
-    _add_scoring(_flags(p.add_argument_group("wanda, owl")))
-    _add_run(_flags(p.add_argument_group("run")))
-
-
-def _flags(group: Any) -> Callable[..., None]:
-    def flag(name: str, **words: Any) -> None:
-        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-        group.add_argument(*spellings, dest=name, **words)
-
-    return flag
+    _add_learning(flags_of(p.add_argument_group("ecodiff (arXiv 2412.02852)")))
+    _add_scoring(flags_of(p.add_argument_group("wanda, owl")))
+    _add_run(flags_of(p.add_argument_group("run")))
 
 
 def _kinds(text: str) -> tuple[str, ...]:

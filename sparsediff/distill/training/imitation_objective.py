@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsediff.distill.draws import Draws, seed_of
 from sparsediff.distill.noise import over
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.training.actors import Actors
@@ -21,6 +20,7 @@ from sparsediff.distill.training.objective import Samples, Update
 from sparsediff.distill.training.roles import Role
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.training.student_steps import StudentSteps
 from sparsediff.distill.trajectory import State
 
 # Below this root mean square an error counts as its square.
@@ -56,17 +56,11 @@ class ImitationObjective:
     @torch.no_grad()
     def prepare(self, samples: Samples) -> Shown:
         """Roll the student out, and ask the teacher at some of the places."""
-        setup, settings = self.setup, self.settings
-        draws = Draws([seed_of(settings.seed, "sample", number) for number in samples.numbers])
-        x = draws.normal(torch.empty(len(samples.numbers), *setup.inputs.shape, device=self.device))
-        picks = draws.picks(settings.segments, setup.grid.steps)
-        student = Actors(setup=setup, conditions=samples.conditions).student()
-        state = setup.matching.states(student, x, picks, draws)
-        items = torch.arange(len(samples.numbers)).repeat_interleave(settings.segments)
-        conditions = samples.conditions.select(items)
-        teacher = Actors(setup=setup, conditions=conditions).teacher(guidance=setup.guidance)
-        clean = teacher(state.x, setup.levels.at(state.start))
-        return Shown(state=state, clean=clean, conditions=conditions)
+        setup = self.setup
+        steps = StudentSteps.of(setup, self.settings, samples, self.device)
+        teacher = Actors(setup=setup, conditions=steps.conditions).teacher(guidance=setup.guidance)
+        clean = teacher(steps.state.x, setup.levels.at(steps.state.start))
+        return Shown(state=steps.state, clean=clean, conditions=steps.conditions)
 
     def updates(self) -> Sequence[Update]:
         """The student, once."""

@@ -16,6 +16,7 @@ from sparsediff.distill.training.objective import Samples, Update
 from sparsediff.distill.training.roles import TRAINED, Role
 from sparsediff.distill.training.settings import DistillSettings
 from sparsediff.distill.training.setup import Setup
+from sparsediff.distill.training.student_steps import StudentSteps
 from sparsediff.distill.trajectory import State
 
 
@@ -43,21 +44,14 @@ class TdmObjective:
 
     def prepare(self, samples: Samples) -> RolledOut:
         """Roll the student out, and pick the steps to learn from."""
-        setup, settings = self.setup, self.settings
-        draws = Draws([seed_of(settings.seed, "sample", number) for number in samples.numbers])
-        x = draws.normal(torch.empty(len(samples.numbers), *setup.inputs.shape, device=self.device))
-        picks = draws.picks(settings.segments, setup.grid.steps)
-        student = Actors(setup=setup, conditions=samples.conditions).student()
-        state = setup.matching.states(student, x, picks, draws)
-        items = torch.arange(len(samples.numbers)).repeat_interleave(settings.segments)
+        settings = self.settings
+        steps = StudentSteps.of(self.setup, settings, samples, self.device)
         seeds = [
             seed_of(settings.seed, "state", number, place)
             for number in samples.numbers
             for place in range(settings.segments)
         ]
-        return RolledOut(
-            state=state, conditions=samples.conditions.select(items), seeds=tuple(seeds)
-        )
+        return RolledOut(state=steps.state, conditions=steps.conditions, seeds=tuple(seeds))
 
     def updates(self) -> Sequence[Update]:
         """The fake as often as the settings say, then the student."""

@@ -1,0 +1,16 @@
+"""Flags that are understood with dashes and with underscores, as in diffusers' example scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def flags_of(group: Any) -> Callable[..., None]:
+    """A function that adds a flag by its name with underscores to a parser or a group of one."""
+
+    def flag(name: str, **words: Any) -> None:
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        group.add_argument(*spellings, dest=name, **words)
+
+    return flag
