@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.ready
 
-.PHONY: setup demo test test-gpu kernel-gates lint types check wheel floor quantised bench fidelity plans models clean
+.PHONY: setup demo ui test browser first-comparison test-gpu kernel-gates lint types check wheel floor floor-environment floor-tests quantised bench fidelity plans models clean
 
 setup: $(SETUP)
 
@@ -21,8 +21,21 @@ demo: setup
 		"a red circle moving right on a dark background" \
 		--compare --density 0.25 --repeat 3 --output runs/demo
 
+# The comparison app, in a browser of yours.
+ui: setup
+	$(BIN)/sparsediff ui
+
 test: setup
-	$(BIN)/pytest -q -n 2 --durations=40
+	$(BIN)/pytest -q -n 2 --dist worksteal --durations=40 --ignore tests/browser
+
+# The app in a real browser, alone: videos are to stay in step. Skipped, with the reason, where there is none.
+browser: setup
+	UI_SCREENSHOTS=runs/screenshots $(BIN)/pytest -q -n 0 -rs --durations=5 tests/browser
+
+# How long a newcomer waits for the first comparison on the sample model; on a machine otherwise idle.
+first-comparison: setup
+	FIRST_COMPARISON=1 UI_SCREENSHOTS=runs/screenshots \
+		$(BIN)/pytest -q -s -n 0 tests/browser/test_first_comparison.py
 
 # On a GPU machine's own Python (torch, triton, pytest): nothing is installed, not even this project.
 # ARGS="-n 8" where pytest-xdist is there: most of the time goes into compiling.
@@ -81,11 +94,15 @@ FLOOR = $(VENV)/floor
 FLOOR_TESTS = tests/cpu/attach tests/cpu/plans -k "not ($(NEWEST_ONLY))"
 NEWEST_ONLY = compil or fuzz or bad_ or density_one or batch_rows or attention_mask or token_order or layouts
 
-floor: wheel
+floor: floor-environment floor-tests
+
+floor-environment: wheel
 	test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	$(FLOOR)/bin/python -m pip install --quiet --no-compile --constraint constraints-floor.txt \
 		"$$(echo dist/*.whl)[lora]" pytest pytest-xdist hypothesis
 	$(FLOOR)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+
+floor-tests:
 	cd $(FLOOR) && bin/python "$(CURDIR)/tests/smoke/installed_wheel.py" "$(CURDIR)/samples/models/shapes-wan"
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/pytest -q -n 2 -rs $(FLOOR_TESTS)
 

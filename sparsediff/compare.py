@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparsediff.api import enable_sparse_attention
-from sparsediff.distill.student.load_student import load_student
 from sparsediff.environment import device_name, versions
 from sparsediff.generation_request import GenerationRequest
 from sparsediff.generation_result import GenerationResult, Timing
 from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.kernels.errors import SparseError
-from sparsediff.loading import load_pipeline, resolve_device, resolve_dtype
-from sparsediff.model_files import ModelFiles
+from sparsediff.loaded_model import LoadedModel
 from sparsediff.models import denoisers
 from sparsediff.quality import quality
 from sparsediff.report import RunReport
@@ -38,21 +38,32 @@ class _Runs:
 def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationResult:
     """Load the model and run the request; `bars` shows the progress of every run on stderr.
 
-    Dense and sparse runs alternate, so that a machine that slows down slows both. Raises
-    SparseError for a bad request, and when the sparse run did not run sparse, other than by the gate.
+    Raises SparseError for a bad request, and as `generate_with` does.
     """
-    recipe = request.recipe()
-    device = resolve_device(request.device)
-    dtype = resolve_dtype(request.dtype, recipe, device)
-    pipe = load_pipeline(ModelFiles(name=request.model), dtype=dtype, device=device)
-    if request.student is not None:  # fused: as fast dense as the model that both are compared to
-        load_student(pipe, request.student, sparse=False, fuse=True)
+    model = LoadedModel.of(request)
+    return generate_with(model, model.runner(request, bars=bars), request)
+
+
+def generate_with(
+    model: LoadedModel,
+    runner: Runner,
+    request: GenerationRequest,
+    *,
+    dense: TimedRun | None = None,
+) -> GenerationResult:
+    """Run the request on a model that is loaded; `dense` is an earlier run of `run_dense`, if any.
+
+    Dense and sparse runs alternate, so that a machine that slows down slows both. Raises SparseError
+    when the plan is another model's, and when the sparse run did not run sparse, other than by the
+    gate.
+    """
     if request.plan is not None:
-        request.plan.check(pipe)
-    runner = Runner(pipe, recipe, prompt=recipe.prompt, seed=request.seed, device=device, bars=bars)
-    runs = _measure_or_explain(runner, request)
+        request.plan.check(model.pipe)
+    with memory_explained(runner, request):
+        runs = measure(runner, request, dense=dense)
     if runs.report is None:  # repeat >= 1 makes this impossible; said for the type checker
         raise SparseError("No sparse run was made.")
+    recipe = runner.recipe
     dense_frames = runs.dense[0].frames if runs.dense else None
     sparse_frames = _decoded(runs.sparse)
     return GenerationResult(
@@ -62,9 +73,9 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
         steps=runner.steps,
         call=recipe.call,
         fps=recipe.fps,
-        device=device,
-        device_name=device_name(device),
-        dtype=dtype,
+        device=model.device,
+        device_name=device_name(model.device),
+        dtype=model.dtype,
         sparse=Timing(seconds=tuple(run.seconds for run in runs.sparse)),
         sparse_frames=sparse_frames,
         report=runs.report,
@@ -78,10 +89,23 @@ def generate(request: GenerationRequest, *, bars: bool = False) -> GenerationRes
     )
 
 
-def _measure_or_explain(runner: Runner, request: GenerationRequest) -> _Runs:
+def run_dense(runner: Runner, request: GenerationRequest) -> TimedRun:
+    """One timed dense run, decoded, after a short untimed one: what later comparisons can share."""
+    with memory_explained(runner, request):
+        runner.label = "warm-up"
+        _run_dense(runner, decode=False, steps=_WARM_UP_STEPS)
+        runner.label = "dense"
+        return _run_dense(runner, decode=True)
+
+
+@contextmanager
+def memory_explained(runner: Runner, request: GenerationRequest) -> Iterator[None]:
+    """Inside the with-block a device without memory is a SparseError with a remedy."""
     try:
-        return measure(runner, request)
-    except torch.OutOfMemoryError as error:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         raise SparseError(
             f"{runner.device} ran out of memory. Use fewer frames or a smaller size; "
             f"`sparsediff doctor --model {request.model} --size WIDTHxHEIGHTxFRAMES` estimates the "
@@ -89,21 +113,30 @@ def _measure_or_explain(runner: Runner, request: GenerationRequest) -> _Runs:
         ) from error
 
 
-def measure(runner: Runner, request: GenerationRequest) -> _Runs:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out: torch has no kind of its own for the CPU's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def measure(runner: Runner, request: GenerationRequest, *, dense: TimedRun | None = None) -> _Runs:
     """The timed runs, after one short untimed run of each kind where times are compared.
 
-    The untimed runs build the CPU kernel, fill caches and let the allocator grow.
+    The untimed runs build the CPU kernel, fill caches and let the allocator grow. With `dense`, a
+    dense run that was made before, only sparse ones are made.
     """
-    runs = _Runs()
+    runs = _Runs(dense=[] if dense is None else [dense])
+    run_both = request.compare and dense is None
     if _needs_warm_up(request):
         runner.label = "warm-up"
-        if request.compare:
+        if run_both:
             _run_dense(runner, decode=False, steps=_WARM_UP_STEPS)
         # Without the gate: so few steps never pay.
         _run_sparse(runner, request, _Runs(), gate=False, decode=False, steps=_WARM_UP_STEPS)
     for number in range(request.repeat):
         count = f" {number + 1}/{request.repeat}" if request.repeat > 1 else ""
-        if request.compare:
+        if run_both:
             runner.label = f"dense{count}"
             runs.dense.append(_run_dense(runner, decode=number == 0))
         runner.label = f"sparse{count}"

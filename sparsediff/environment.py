@@ -95,7 +95,10 @@ def device_name(device: str) -> str:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} threads" if kind == "cpu" else kind
+    if kind != "cpu":
+        return kind
+    count = torch.get_num_threads()
+    return f"{processor()}, {count} {'thread' if count == 1 else 'threads'}"
 
 
 def _cpu_lines() -> list[str]:

@@ -15,14 +15,21 @@ from torch.nn import functional
 from sparsediff.kernels.errors import SparseError
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
-_TYPES = {".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png"}
+_TYPES = {
+    ".mp4": "video/mp4",
+    ".gif": "image/gif",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+}
 
 
 def write_frames(frames: Tensor, path: Path, *, fps: int) -> Path:
     """Write ``[f, h, w, 3]`` frames in [0, 1] as .mp4, .gif or, for one frame, .png.
 
     An mp4 is H.264 in the pixel format every player knows, which needs even sides: an odd one repeats
-    its last row or column. Raises SparseError for another suffix or a .png of several frames.
+    its last row or column. Raises SparseError for another suffix, a .png of several frames, and an mp4
+    that a full disk cut short.
     """
     suffix = path.suffix.lower()
     pixels = to_uint8(frames)
@@ -86,6 +93,15 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """One picture ``[h, w, 3]`` as JPEG: small, for previews only."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=82)
+    return buffer.getvalue()
+
+
 def data_uri(content: bytes, suffix: str) -> str:
     """A file as an address that a page can hold inside itself."""
     return f"data:{_TYPES[suffix]};base64,{base64.b64encode(content).decode('ascii')}"
@@ -113,6 +129,28 @@ def _write_mp4(pixels: NDArray[np.uint8], path: Path, fps: int) -> None:
             writer.send(frame)
     finally:
         writer.close()
+    if not _is_whole(path):
+        raise SparseError(
+            f"{path.name} could not be written whole; the disk may be full. Make room on it, then run "
+            f"this again."
+        )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an mp4 has its table of frames and all its parts: ffmpeg ends quietly on a full disk."""
+    kinds, at, size = set(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # too large for four bytes
+                length = int.from_bytes(head[8:], "big")
+            if length < 8:
+                return False
+            kinds.add(head[4:8])
+            at += length
+    return at == size and {b"moov", b"mdat"} <= kinds
 
 
 def _read_mp4(path: Path) -> NDArray[np.uint8]:

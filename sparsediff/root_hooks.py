@@ -15,6 +15,12 @@ from sparsediff.processors import is_marked
 from sparsediff.session import Session
 
 
+def timestep_of(inputs: Mapping[str, Any]) -> Tensor | None:
+    """The noise level among the named inputs of a denoiser, whatever its class calls it."""
+    timestep = inputs.get("timestep", inputs.get("timesteps"))
+    return timestep if isinstance(timestep, Tensor) else None
+
+
 class _Silent:
     """What a copied or unpickled hook becomes: it does nothing."""
 
@@ -45,8 +51,7 @@ class RootHook:
         self.place.layout = self.facts.layout(model, inputs)
         positions = inputs.get(self.facts.positions)
         self.place.positions = positions if isinstance(positions, Tensor) else None
-        timestep = inputs.get("timestep", inputs.get("timesteps"))
-        self.place.timestep = timestep if isinstance(timestep, Tensor) else None
+        self.place.timestep = timestep_of(inputs)
         self.place.sizes = None
         if not torch.compiler.is_compiling():
             self.place.sizes = torch.tensor(self.place.layout, device="cpu")

@@ -24,6 +24,8 @@ from sparsediff.user_attention import UserAttention
 
 logger = logging.getLogger("sparsediff")
 
+Observer = Callable[[AttentionCall, BlockMask | None], None]
+
 
 class Session:
     """One enabled pipeline or model: its method, its place in the run, its masks and its counts.
@@ -52,6 +54,7 @@ class Session:
         self.positions = Positions()
         self.gate = Gate(method, on=gate)
         self.undo: list[Callable[[], None]] = []
+        self.observer: Observer | None = None  # sees every call a method computes; None is dense
         self.enabled = False  # whether the target runs with this session
         self.paused = False  # whether calls pass by it
         self._memories: dict[tuple[int, str], tuple[object, Memory]] = {}
@@ -210,11 +213,15 @@ class Session:
     def ran_dense(self, call: AttentionCall) -> None:
         """Count a call that ran dense as planned."""
         self.log.dense(call.step.index, call.layer)
+        if self.observer is not None:
+            self.observer(call, None)
 
     def ran_sparse(self, call: AttentionCall, mask: BlockMask, backend: str) -> None:
         """Count a call that ran sparse."""
         branch = self.progress.branch
         self.log.sparse(call.step.index, call.layer, branch, mask, backend, share=call.share)
+        if self.observer is not None:
+            self.observer(call, mask)
 
     def fell_back(self, reason: str) -> None:
         """Count a call that could not run sparse, and say why, once per reason."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.models import denoisers
+from sparsediff.step_watch import Watcher, watched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,7 @@ class Runner:
 
     Every run starts from the same noise: a new CPU generator with the same seed. Raises SparseError
     when the pipeline does not take an argument of the recipe, and when its own check refuses one.
+    `watcher` is told of every step, and may end the run.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Runner:
         seed: int,
         device: str,
         bars: bool = False,
+        watcher: Watcher | None = None,
     ) -> None:
         accepted = inspect.signature(type(pipe).__call__).parameters
         for name in recipe.call:
@@ -57,6 +60,7 @@ class Runner:
         self.seed = seed
         self.device = torch.device(device)
         self.bars = bars
+        self.watcher = watcher
         self.label = ""  # what the progress bar says
 
     def run(self, *, decode: bool = True, steps: int | None = None) -> TimedRun:
@@ -66,7 +70,8 @@ class Runner:
             call["num_inference_steps"] = steps
         self.pipe.set_progress_bar_config(desc=self.label, disable=not self.bars, file=sys.stderr)
         clock = _Clock(self.device)
-        with self._autocast(), _timing(self.pipe, clock), _explained(self.pipe):
+        watching = watched(self.pipe, self.watcher)
+        with self._autocast(), watching, _timing(self.pipe, clock), _explained(self.pipe):
             output = self.pipe(
                 prompt=self.prompt,
                 generator=torch.Generator("cpu").manual_seed(self.seed),

@@ -61,6 +61,12 @@ class TokenSize:
             )
         return grid
 
+    def size(self, grid: tuple[int, int, int]) -> Size:
+        """Width, height and frames that make such a `grid` of whole tokens: its inverse."""
+        time, rows, columns = grid
+        frames = (time * self.latent_frames - 1) * self.frames + self.first
+        return columns * self.width, rows * self.height, frames
+
     def check(self, size: Size, *, pipeline: str) -> None:
         """Raise SparseError, with the nearest size that fits, when `pipeline` cannot make this one."""
         steps = (math.lcm(self.width, self.sides), math.lcm(self.height, self.sides), self.frames)

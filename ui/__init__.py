@@ -1,4 +1,7 @@
-"""The Gradio comparison app (``sparsediff.ui``); still to come."""
+"""The comparison app (``sparsediff.ui``): dense and sparse side by side in the browser.
+
+Gradio is imported by the functions that need it; the engine runs and is tested without.
+"""
 
 if __name__ == "ui":
     raise ImportError(

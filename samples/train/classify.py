@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,3 +117,12 @@ def classify(video: Tensor) -> Verdict:
         overlap=sum(overlaps) / len(overlaps),
         steady=shapes.count(shape) / len(shapes),
     )
+
+
+def right_answers(
+    verdict: Verdict, wanted: Mapping[str, int], names: Mapping[str, Sequence[str]]
+) -> dict[str, bool]:
+    """For each of `names`, whether the verdict is the choice whose number is `wanted`."""
+    return {
+        name: getattr(verdict, name) == choices[wanted[name]] for name, choices in names.items()
+    }

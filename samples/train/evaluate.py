@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from captions import captions_of, labels_of
-from classify import Verdict, classify
+from classify import Verdict, classify, right_answers
 from clips import ClipSource, generator_of
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from PIL import Image
@@ -72,13 +72,10 @@ def generate(pipe: WanPipeline, prompts: list[str], seeds: range, call: dict[str
 
 def score(verdicts: list[Verdict], wanted: list[dict[str, int]]) -> dict[str, float]:
     """Shares of right answers for each name, and for all names at once."""
-    count = len(verdicts)
-    right = {
-        name: [getattr(v, name) == choices[w[name]] for v, w in zip(verdicts, wanted, strict=True)]
-        for name, choices in NAMES.items()
-    }
-    result = {name: sum(hits) / count for name, hits in right.items()}
-    result["all"] = sum(map(all, zip(*right.values(), strict=True))) / count
+    rows = [right_answers(v, w, NAMES) for v, w in zip(verdicts, wanted, strict=True)]
+    count = len(rows)
+    result = {name: sum(row[name] for row in rows) / count for name in NAMES}
+    result["all"] = sum(all(row.values()) for row in rows) / count
     for name in ("overlap", "steady"):
         result[name] = sum(getattr(v, name) for v in verdicts) / count
     return {name: round(value, 4) for name, value in result.items()}

@@ -25,7 +25,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "train")]
 
-from classify import classify  # noqa: E402
+from classify import classify, right_answers  # noqa: E402
 from clips import generator_of  # noqa: E402
 from pictures import NAMES, captions_of, draw_pictures, every_caption, labels_of  # noqa: E402
 from train_unet import PHASES, LatentPictures, encoded_pictures, velocity_loss  # noqa: E402
@@ -71,10 +71,7 @@ def score(pictures: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
     """
     verdicts = [classify(picture[None]) for picture in pictures]
     wanted = [labels_of(prompt) for prompt in prompts]
-    rows = [
-        {name: getattr(v, name) == choices[w[name]] for name, choices in NAMES.items()}
-        for v, w in zip(verdicts, wanted, strict=True)
-    ]
+    rows = [right_answers(v, w, NAMES) for v, w in zip(verdicts, wanted, strict=True)]
     result: dict[str, Any] = {
         name: round(sum(row[name] for row in rows) / len(rows), 4) for name in NAMES
     }

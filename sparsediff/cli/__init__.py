@@ -12,9 +12,20 @@ import sys
 from collections.abc import Sequence
 
 from sparsediff import __version__
-from sparsediff.cli import bench, distill, doctor, fidelity, generate, models, prune, report, search
+from sparsediff.cli import (
+    bench,
+    distill,
+    doctor,
+    fidelity,
+    generate,
+    models,
+    prune,
+    report,
+    search,
+    ui,
+)
 
-_COMMANDS = (generate, search, distill, prune, report, doctor, models, bench, fidelity)
+_COMMANDS = (generate, search, distill, prune, report, doctor, models, bench, fidelity, ui)
 
 
 def parser() -> argparse.ArgumentParser:

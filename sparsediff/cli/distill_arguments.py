@@ -19,7 +19,8 @@ LIMIT = 10_000
 
 # Flags that are fields of the settings under the same name.
 SETTINGS = (
-    *("steps", "guidance", "shift", "sparse_in", "objective", "iterations", "batch"),
+    *("steps", "guidance", "student_guidance", "shift", "sparse_in", "objective"),
+    *("teacher_steps", "iterations", "batch"),
     *("accumulation", "segments", "fake_updates", "learning_rate", "fake_learning_rate"),
     *("schedule", "warmup_iterations", "clip", "average", "churn", "separate", "huber"),
     *("normalise", "nearness", "lora_rank", "lora_alpha", "lora_targets", "precision"),
@@ -58,6 +59,11 @@ def _add_student(flag: Callable[..., None]) -> None:
     flag("steps", type=int, metavar="K", help="denoising steps (8)")
     flag("size", metavar="WxHxF", help="pixels and frames (default: generation.json)")
     flag("guidance", type=float, help="the teacher's guidance scale, which the student learns")
+    flag(
+        "student_guidance",
+        type=float,
+        help="guidance scale the student is run with; 1 for none (1)",
+    )
     flag("shift", type=float, help="shift of the student's noise levels (the pipeline's)")
     flag("method", choices=METHODS, default="blade-asa", help="its attention (%(default)s)")
     flag("density", type=float, help="largest share of blocks a row computes, in (0, 1]")
@@ -112,6 +118,12 @@ def _add_objective(flag: Callable[..., None]) -> None:
     flag("huber", type=float, help="constant of the pseudo-Huber distance; 0 for squares (0.001)")
     flag("normalise", action=argparse.BooleanOptionalAction, help="divide by mean |x0 - real|")
     flag("nearness", type=float, help="keeps the fake near the teacher; BLADE's CogVideoX 0.5 (0)")
+    flag(
+        "teacher_steps",
+        type=int,
+        metavar="N",
+        help="of the imitated teacher for one of the student (1)",
+    )
 
 
 def _add_run(flag: Callable[..., None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAKE_ONLY = (
     *("fake_updates", "fake_learning_rate", "churn", "separate", "huber", "normalise", "nearness"),
 )
-TEACHER_ONLY = ("guidance", "segments")
+TEACHER_ONLY = ("guidance", "teacher_steps", "segments")
 
 
 def prompts_of(args: argparse.Namespace) -> list[str | Conditions]:

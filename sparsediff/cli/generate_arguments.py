@@ -37,7 +37,7 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     either.add_argument(
         "--method", choices=METHOD_NAMES, default="adaspa", help="default: %(default)s"
     )
-    either.add_argument("--plan", metavar="PLAN", help="folder or Hub id of a plan for this model")
+    either.add_argument("--plan", metavar="PLAN", help="folder, JSON file or Hub id of a plan")
     either.add_argument(
         "--student",
         metavar="STUDENT",

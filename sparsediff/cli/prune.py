@@ -54,6 +54,7 @@ def _prune(args: argparse.Namespace) -> PruningResult:
     from sparsediff.prune.model_folder import is_model_folder
     from sparsediff.prune.pruning import PruneSettings
 
+    args.out = str(Path(args.out).expanduser())
     require_writable(Path(args.out), advice="Choose another --out.")
     criterion = _criterion(args)
     settings = PruneSettings(
@@ -124,12 +125,14 @@ def _reported(args: argparse.Namespace, result: PruningResult) -> PruningResult:
     from sparsediff.prune.pruning_result import read_curve
     from sparsediff.report_pages.prune_page import prune_page
 
+    log = Path(args.out) / TRAINING / "log.jsonl"
     result = replace(
         result,
         model=public_path(args.model),
         command=public_command(args.argv),
         versions=versions(),
-        curve=read_curve(Path(args.out) / TRAINING / "log.jsonl"),
+        # A folder may hold what was learnt by an earlier run with another objective.
+        curve=read_curve(log) if result.settings.criterion.learns else [],
     )
     page = Path(args.out) / REPORT
     try:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.prompt_file import read_prompts
 from sparsediff.cli.prune import TRAINING, recipe_of
+from sparsediff.cli.prune_samples import sample
 from sparsediff.generation import GenerationRecipe
-from sparsediff.generation_result import Timing
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
 from sparsediff.model_files import ModelFiles
+from sparsediff.prune.example_batch import example_batch
 from sparsediff.prune.masks import Masks
 from sparsediff.prune.model_folder import load_model
+from sparsediff.prune.origin import earlier_masks
 from sparsediff.prune.original_paths import original_masks
 from sparsediff.prune.pipeline_model import prunable_model
 from sparsediff.prune.proof_batch import proof_batch
-from sparsediff.prune.pruning import PruneSettings, Pruning, prune
-from sparsediff.prune.pruning_result import PruningResult, Sample
-from sparsediff.prune.saving import MASKS, save_pruned
+from sparsediff.prune.pruned_folder import check_place
+from sparsediff.prune.pruning import PruneSettings, prune
+from sparsediff.prune.pruning_result import PruningResult
+from sparsediff.prune.saving import save_pruned
 from sparsediff.prune.structures import structures_of
 from sparsediff.prune.subject import Subject
-from sparsediff.timed_run import Runner, TimedRun
+from sparsediff.timed_run import Runner
 
 _PROMPT = "a red ball"
 
@@ -33,6 +35,7 @@ _PROMPT = "a red ball"
 def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> PruningResult:
     """Prune the model of a pipeline and save the pipeline with what is left."""
     files = ModelFiles(name=args.model)
+    check_place(Path(args.out), alone=False, source=files.folder)
     recipe = recipe_of(args, GenerationRecipe.of(files))
     prompts = read_prompts(args.prompts, args.limit) if args.prompts else []
     shown = prompts[: args.samples] or [recipe.prompt or _PROMPT] * bool(args.samples)
@@ -40,6 +43,7 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
     device = resolve_device(args.device)
     pipe = load_pipeline(files, dtype=resolve_dtype(args.dtype, recipe, device), device=device)
     component, model = prunable_model(pipe)
+    earlier = earlier_masks(files.folder and files.folder / component, model)
     batch = proof_batch(pipe, model, (prompts or [recipe.prompt or _PROMPT])[0], recipe.call)
     subject = Subject(
         model=model,
@@ -55,12 +59,11 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
     pruning = prune(subject, settings, batch)
     models = {component: model}, {component: pruning.model}
     pairs = [
-        _sample(Runner(pipe, recipe, prompt=text, seed=n, device=device), models, args.repeat)
+        sample(Runner(pipe, recipe, prompt=text, seed=n, device=device), models, args.repeat)
         for n, text in enumerate(shown)
     ]
     pipe.register_modules(**models[1])
-    masks = _from_the_original(files.folder and files.folder / component / MASKS, pruning)
-    save_pruned(args.out, pipe, masks)
+    save_pruned(args.out, pipe, _of_the_original(earlier, pruning.masks))
     _keep_recipe(files, Path(args.out))
     return PruningResult(
         model=args.model,
@@ -75,24 +78,38 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
 
 def prune_model(args: argparse.Namespace, settings: PruneSettings) -> PruningResult:
     """Prune a model that is there without its pipeline; nothing can be generated with it."""
-    if settings.criterion.needs_prompts:
-        raise SparseError(
-            f"{args.model} is a model without its pipeline, which --objective {args.objective} runs. "
-            f"Give the pipeline's folder, or choose magnitude or random."
-        )
+    _check_alone(args, settings)
     device = resolve_device(args.device)
     folder = Path(args.model).expanduser()
-    model = load_model(folder, dtype=args.dtype or "float32", device=device)
+    check_place(Path(args.out), alone=True, source=folder)
+    model = load_model(folder, dtype=args.dtype, device=device)
+    earlier = earlier_masks(folder, model)
     subject = Subject(model=model, structures=structures_of(model, settings.target))
-    pruning = prune(subject, settings, None)
-    save_pruned(args.out, pruning.model, _from_the_original(folder / MASKS, pruning))
+    batch = example_batch(model)
+    pruning = prune(subject, settings, batch)
+    save_pruned(args.out, pruning.model, _of_the_original(earlier, pruning.masks))
     return PruningResult(
         model=args.model,
         component=type(model).__name__,
         settings=settings,
         pruning=pruning,
-        checked=False,
+        checked=batch is not None,
     )
+
+
+def _check_alone(args: argparse.Namespace, settings: PruneSettings) -> None:
+    """Raise SparseError for what needs the pipeline; nothing that was asked for is passed over."""
+    if settings.criterion.needs_prompts:
+        raise SparseError(
+            f"{args.model} is a model without its pipeline, which --objective {args.objective} runs. "
+            f"Give the pipeline's folder, or choose magnitude or random."
+        )
+    for name in ("prompts", "steps", "guidance", "size"):
+        if getattr(args, name) is not None:
+            raise SparseError(
+                f"--{name}: {args.model} is a model without its pipeline, so nothing is generated. "
+                f"Leave it out, or give the pipeline's folder."
+            )
 
 
 def _call(recipe: GenerationRecipe, settings: PruneSettings) -> dict[str, Any]:
@@ -103,37 +120,8 @@ def _call(recipe: GenerationRecipe, settings: PruneSettings) -> dict[str, Any]:
     return call
 
 
-def _sample(
-    runner: Runner, models: tuple[Mapping[str, Any], Mapping[str, Any]], repeat: int
-) -> Sample:
-    """Both models in turns, so that a machine that slows down slows both."""
-    runs: tuple[list[TimedRun], list[TimedRun]] = ([], [])
-    for model in models:  # what is made at the first call is no part of the time
-        runner.pipe.register_modules(**model)
-        runner.run(steps=1, decode=False)
-    for number in range(repeat):
-        for done, model in zip(runs, models, strict=True):
-            runner.pipe.register_modules(**model)
-            done.append(runner.run(decode=number == 0))
-    (before, after) = (Timing(seconds=tuple(run.seconds for run in done)) for done in runs)
-    dense, pruned = runs[0][0].frames, runs[1][0].frames
-    if dense is None or pruned is None:
-        raise SparseError("Nothing was decoded; please report this.")
-    return Sample(
-        prompt=runner.prompt,
-        seed=runner.seed,
-        dense=dense,
-        pruned=pruned,
-        dense_time=before,
-        pruned_time=after,
-    )
-
-
-def _from_the_original(earlier: Path | None, pruning: Pruning) -> Masks:
-    """The masks of the model that was pruned first, where this one was pruned already."""
-    if earlier is None or not earlier.is_file():
-        return pruning.masks
-    return original_masks(Masks.load(earlier), pruning.masks)
+def _of_the_original(earlier: Masks | None, masks: Masks) -> Masks:
+    return masks if earlier is None else original_masks(earlier, masks)
 
 
 def _keep_recipe(files: ModelFiles, out: Path) -> None:

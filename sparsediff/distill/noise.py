@@ -138,7 +138,7 @@ def noise_of(scheduler: Any) -> Noise:
     if table is None:
         raise SparseError(
             f"{type(scheduler).__name__} is neither a flow-matching scheduler nor has a table of "
-            f"alphas_cumprod. Distillation knows these two; give the pipeline such a scheduler."
+            f"alphas_cumprod. Training knows these two; give the pipeline such a scheduler."
         )
     final = getattr(scheduler, "final_alpha_cumprod", table[0])
     signal = torch.cat([torch.as_tensor(final).reshape(1).to(table), table])

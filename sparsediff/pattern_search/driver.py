@@ -29,11 +29,15 @@ from sparsediff.plans.fingerprint import Fingerprint
 from sparsediff.plans.pattern_plan import PatternPlan
 
 
-def search(request: SearchRequest, watch: Watch | None = None) -> SearchResult:
+def search(
+    request: SearchRequest, watch: Watch | None = None, *, pipe: Any | None = None
+) -> SearchResult:
     """Search a plan and write it into the request's folder; every process of a launch calls this.
 
-    `watch` follows the search and may end it. Raises SearchStopped when it does, and SparseError when
-    the search cannot go on, or the time was up before a plan could be made; finished units stay.
+    `watch` follows the search and may end it. `pipe` is the request's pipeline where it is loaded
+    already, on its device and in its dtype; it is left as it was. Raises SearchStopped when `watch`
+    stops it, and SparseError when the search cannot go on, or the time was up before a plan could be
+    made; finished units stay.
     """
     watch = watch or Watch()
     watch.begin()
@@ -43,8 +47,9 @@ def search(request: SearchRequest, watch: Watch | None = None) -> SearchResult:
         if processes.is_main and not request.resumed:
             request.folder.check_new()  # another search may have come and gone since the request
         device = processes.device(request.device)
-        files = ModelFiles(name=request.settings.model)
-        pipe = load_pipeline(files, dtype=request.settings.dtype, device=device)
+        if pipe is None:
+            files = ModelFiles(name=request.settings.model)
+            pipe = load_pipeline(files, dtype=request.settings.dtype, device=device)
         with _stoppable(pipe, watch):
             return _searched(request, pipe, processes, watch, device)
 

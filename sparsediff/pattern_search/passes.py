@@ -114,6 +114,7 @@ class Passes:
             seed=settings.seed + prompt,
             device=self.device,
             bars=self.work.watch.bars,
+            watcher=self.work.watch.step,
         )
         runner.label = f"prompt {prompt + 1}"
         return runner

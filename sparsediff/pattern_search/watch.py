@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sparsediff.kernels.errors import SparseError
+from sparsediff.step_watch import Watcher
 
 
 class SearchStopped(Exception):
@@ -34,12 +35,14 @@ def _ignored(progress: Progress) -> None:
 class Watch:
     """What a caller wants to know, and when the search has to end.
 
-    ``progress`` is told before every unit; ``stop`` is asked before every forward, in each process of
+    ``progress`` is told before every unit, ``step`` of every denoising step of its runs, and what it
+    raises ends the search as `stop` does; ``stop`` is asked before every forward, in each process of
     a launch, and has to say the same in all. After ``max_minutes`` no unit begins. ``bars`` shows the
     denoising steps on stderr. ``clock`` in seconds. Raises SparseError for minutes below 0.
     """
 
     progress: Callable[[Progress], None] = _ignored
+    step: Watcher | None = None
     stop: Callable[[], bool] = lambda: False
     max_minutes: float | None = None
     bars: bool = False

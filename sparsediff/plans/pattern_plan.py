@@ -16,6 +16,7 @@ from sparsediff.plans.evidence import Evidence
 from sparsediff.plans.file_limits import CARD, PLAN, TABLES, check_size
 from sparsediff.plans.fingerprint import Fingerprint
 from sparsediff.plans.hub_plan import HubPlan
+from sparsediff.plans.lone_plan import LonePlan
 from sparsediff.plans.model_card import model_card
 from sparsediff.plans.plan_document import PlanDocument, Tables, read_document
 from sparsediff.plans.plan_folder import PlanFolder
@@ -58,12 +59,20 @@ class PatternPlan:
         revision: str | None = None,
         token: str | bool | None = None,
     ) -> PatternPlan:
-        """Read a plan from a folder or a Hub id such as "user/plan".
+        """Read a plan from a folder, a file that `to_json` made, or a Hub id such as "user/plan".
 
         Everything is checked before it is used, and no pickle is ever opened. Raises PlanError that
         says what is wrong and where.
         """
-        source = plan_source(name, revision=revision, token=token)
+        return cls._read(plan_source(name, revision=revision, token=token))
+
+    @classmethod
+    def from_json(cls, content: bytes, *, label: str = "given") -> PatternPlan:
+        """Read what `to_json` made, as `from_pretrained` does; errors call it `label`."""
+        return cls._read(LonePlan(label=label, content=content))
+
+    @classmethod
+    def _read(cls, source: PlanSource) -> PatternPlan:
         try:
             document = read_document(source.read(PLAN), _tables_of(source))
             return cls(
@@ -80,6 +89,14 @@ class PatternPlan:
         when the folder cannot be written, or the plan is larger than a plan may be.
         """
         PlanFolder(path=Path(folder).expanduser()).write(self._files())
+
+    def to_json(self) -> bytes:
+        """The plan as one JSON text in UTF-8 that needs no other file.
+
+        Raises PlanError when it is larger than a plan may be.
+        """
+        document = self._document()
+        return _checked(document, document.text(None, alone=True).encode(), _none_beside)
 
     def push_to_hub(
         self,
@@ -110,11 +127,12 @@ class PatternPlan:
         return SparseVDiT(table=self.table).with_options(**options)
 
     def check(self, target: Any) -> None:
-        """Raise PlanMismatchError, naming every difference, unless the plan fits a pipeline or model.
+        """Raise PlanMismatchError, naming every difference, unless the plan fits `target`.
 
-        Other weights, such as a fine-tune's, are only warned of: the patterns are likely good enough.
+        It is a pipeline, a model, or the Fingerprint of one. Other weights, such as a fine-tune's, are
+        only warned of: the patterns are likely good enough.
         """
-        found = Fingerprint.of(target)
+        found = target if isinstance(target, Fingerprint) else Fingerprint.of(target)
         differences = self.fingerprint.differences(found)
         if differences:
             raise PlanMismatchError(
@@ -142,16 +160,29 @@ class PatternPlan:
         rows = rows_of(self.table)
         files = {TABLES: pack(rows)} if rows else {}
         digest = sha256(files[TABLES]).hexdigest() if rows else None
-        document = PlanDocument(
-            table=self.table, fingerprint=self.fingerprint, evidence=self.evidence
+        document = self._document()
+        content = _checked(
+            document,
+            document.text(digest).encode(),
+            lambda _, blocks: unpack(files[TABLES], blocks=blocks),
         )
-        content = document.text(digest).encode()
-        check_size(PLAN, len(content))
-        blocks = -(-self.table.grid.tokens // self.table.block_size)
-        if read_document(content, lambda *_: unpack(files[TABLES], blocks=blocks)) != document:
-            raise PlanError("This plan would not be read back as it is; please report this.")
         files[CARD] = model_card(self.to_dict(), self.evidence, repo_id).encode()
         return files | {PLAN: content}
+
+    def _document(self) -> PlanDocument:
+        return PlanDocument(table=self.table, fingerprint=self.fingerprint, evidence=self.evidence)
+
+
+def _checked(document: PlanDocument, content: bytes, tables: Tables) -> bytes:
+    """`content`, once it is sure that it is read back as the document it was made of."""
+    check_size(PLAN, len(content))
+    if read_document(content, tables) != document:
+        raise PlanError("This plan would not be read back as it is; please report this.")
+    return content
+
+
+def _none_beside(digest: str | None, blocks: int) -> Sequence[Stripe]:
+    raise PlanError("This plan would not be read back without another file; please report this.")
 
 
 def _tables_of(source: PlanSource) -> Tables:

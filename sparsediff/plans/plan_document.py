@@ -16,7 +16,13 @@ from sparsediff.plans.fingerprint import FINGERPRINT, Fingerprint
 from sparsediff.plans.misfit import Reader, read
 from sparsediff.plans.records import record
 from sparsediff.plans.strict_json import parse
-from sparsediff.plans.table_document import TABLE, buckets_reader, head_values, rows_of
+from sparsediff.plans.table_document import (
+    TABLE,
+    buckets_reader,
+    head_values,
+    rows_of,
+    stripes_reader,
+)
 from sparsediff.plans.values import optional, text
 from sparsediff.search.patterns.pattern import Stripe
 from sparsediff.search.patterns.pattern_table import PatternTable
@@ -36,9 +42,15 @@ class PlanDocument:
     fingerprint: Fingerprint
     evidence: Evidence
 
-    def text(self, tables_digest: str | None) -> str:
-        """The JSON text, one line a layer; `tables_digest` of the file with the stripes, if any."""
-        table = self.table
+    def text(self, tables_digest: str | None, *, alone: bool = False) -> str:
+        """The JSON text, one line a layer; `tables_digest` of the file with the stripes, if any.
+
+        With `alone` the stripes are in the text itself, so that it needs no file beside it.
+        """
+        table, rows = self.table, rows_of(self.table)
+        tables: object = None if tables_digest is None else TABLES
+        if alone and rows:
+            tables = [stripe.columns for stripe in rows]
         values: dict[str, Any] = {
             "schema": f"sparsediff.plan/{FORMAT}",
             "grid": table.grid.sizes,
@@ -47,16 +59,15 @@ class PlanDocument:
             "density": table.density,
             "dense_layers": table.dense_layers,
             "compensate": table.compensate,
-            "tables": None if tables_digest is None else TABLES,
+            "tables": tables,
             "tables_sha256": tables_digest,
             "fingerprint": asdict(self.fingerprint),
             "evidence": asdict(self.evidence),
         }
         lines = [f'"{key}": {_json(value)}' for key, value in values.items()]
-        return "{\n" + ",\n".join([*lines, f'"buckets": {self._buckets()}']) + "\n}\n"
+        return "{\n" + ",\n".join([*lines, f'"buckets": {self._buckets(rows)}']) + "\n}\n"
 
-    def _buckets(self) -> str:
-        rows = rows_of(self.table)
+    def _buckets(self, rows: dict[Stripe, int]) -> str:
         buckets = [
             ",\n".join(_json([head_values(head, rows) for head in heads]) for heads in bucket)
             for bucket in self.table.buckets
@@ -77,9 +88,13 @@ def read_document(content: bytes, tables: Tables) -> PlanDocument:
     _check_format(values)
     frame = read(_FRAME, values, source=PLAN)
     stripes: Sequence[Stripe] = ()
-    if frame["tables"] is not None:
+    blocks = block_count(frame["grid"].tokens, frame["block_size"])
+    if isinstance(frame["tables"], list):
+        stripes = read(
+            lambda value, _: stripes_reader(blocks)(value, "tables"), frame["tables"], source=PLAN
+        )
+    elif frame["tables"] is not None:
         check_tables_name(frame["tables"])
-        blocks = block_count(frame["grid"].tokens, frame["block_size"])
         stripes = tables(frame["tables_sha256"], blocks)
     buckets = read(
         lambda value, _: buckets_reader(stripes)(value, "buckets"), frame["buckets"], source=PLAN

@@ -1,4 +1,4 @@
-"""Where a plan is read from: a folder or a repository of the Hub, by what the user wrote."""
+"""Where a plan is read from: a folder, a file or a repository of the Hub, by what the user wrote."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 from sparsediff.kernels.errors import PlanError
 from sparsediff.plans.file_limits import PLAN, refuse_pickles
 from sparsediff.plans.hub_plan import HubPlan
+from sparsediff.plans.lone_plan import LonePlan
 from sparsediff.plans.plan_folder import PlanFolder
 
 
@@ -29,9 +30,9 @@ def plan_source(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> PlanSource:
-    """The folder or Hub repository that `name` stands for; a Path is never looked up on the Hub.
+    """The folder, JSON file or Hub repository that `name` stands for; a Path is no Hub id.
 
-    Raises PlanError when it is a file, or neither a folder nor an id such as "user/plan".
+    Raises PlanError when it is another file, or nothing and no id such as "user/plan".
     """
     given = os.fspath(name)
     if not isinstance(given, str) or not given:
@@ -40,6 +41,8 @@ def plan_source(
         path = Path(given).expanduser()
         if path.is_dir():
             return PlanFolder(path=path)
+        if path.is_file() and path.suffix.lower() == LonePlan.SUFFIX:
+            return LonePlan.of_file(path)
         if path.is_file():
             with path.open("rb") as file:
                 refuse_pickles(given, file.read(8))
@@ -47,7 +50,9 @@ def plan_source(
         raise PlanError(f"{given[:200]} could not be read: {error}") from None
     refuse_pickles(given)
     if path.exists():
-        raise PlanError(f"{given} is a file; give the folder that holds {PLAN}.")
+        raise PlanError(
+            f"{given} is a file, and no {LonePlan.SUFFIX}; give the folder that holds {PLAN}."
+        )
     if not isinstance(name, str) or not looks_like_hub_id(given):
         raise PlanError(
             f"There is no plan at {given!r}: needs a folder that holds {PLAN}, or a Hub id such as "

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from sparsediff.kernels.errors import SparseError
 from sparsediff.plans.misfit import Misfit, Reader, wrong
 from sparsediff.plans.records import listed, record
 from sparsediff.plans.values import flag, number, one_of, optional, whole
@@ -110,6 +111,20 @@ def buckets_reader(stripes: Sequence[Stripe]) -> Reader[Any]:
         return found
 
     return listed(listed(listed(head, least=1), least=1), least=1)
+
+
+def stripes_reader(blocks: int) -> Reader[tuple[Stripe, ...]]:
+    """The reader of stripes as lists of block numbers below `blocks`."""
+    columns = listed(whole(0, blocks - 1), least=1)
+
+    def stripe(value: object, path: str) -> Stripe:
+        found = columns(value, path)
+        try:
+            return Stripe(columns=found)
+        except SparseError as error:
+            raise Misfit(f"{path}: {error}") from None
+
+    return listed(stripe, least=1)
 
 
 def _head(pattern: type) -> Any:

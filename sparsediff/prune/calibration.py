@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from sparsediff.kernels.errors import SparseError
 from sparsediff.progress import Progress
 from sparsediff.prune.layer_inputs import InputSums, LayerInputs
+from sparsediff.prune.quiet_pipeline import quiet
 from sparsediff.prune.subject import Subject
 
 StepWeights = Literal["even", "log"]
@@ -50,7 +51,7 @@ def layer_inputs_by_part(
     check_step_weights(step_weights)
     subject.check_prompts("calibration")
     seen = _Seen(subject, step_weights, part_of, parts)
-    with torch.no_grad(), seen.looking(paths), _quiet(subject.pipe):
+    with torch.no_grad(), seen.looking(paths), quiet(subject.pipe):
         for number, prompt in enumerate(subject.prompts):
             _run(subject, prompt, number)
             seen.progress.run_ends()
@@ -134,17 +135,3 @@ def _run(subject: Subject, prompt: str, number: int) -> None:
     }
     extra = {name: value for name, value in seeded.items() if name in taken}
     subject.pipe(**{**extra, **subject.call, "prompt": prompt})
-
-
-@contextmanager
-def _quiet(pipe: Any) -> Iterator[None]:
-    """Inside, the pipeline shows no bar."""
-    before = vars(pipe).get("_progress_bar_config")
-    pipe._progress_bar_config = {"disable": True}
-    try:
-        yield
-    finally:
-        if before is None:
-            del pipe._progress_bar_config
-        else:
-            pipe._progress_bar_config = before

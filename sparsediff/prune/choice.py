@@ -38,7 +38,7 @@ def choose(
 
     Raises SparseError for scores that do not fit, and where `least` does not allow the ratio.
     """
-    _check(scope, heads_multiple_of, least)
+    check_choice(scope, heads_multiple_of, least)
     scores.check(structures)
     if scores.shifts and scope != "layer":
         raise SparseError(
@@ -118,7 +118,8 @@ def _ratio(ratio: float | Mapping[Kind, float], kind: Kind) -> float:
     return value
 
 
-def _check(scope: str, multiple: int, least: int) -> None:
+def check_choice(scope: str, multiple: int, least: int) -> None:
+    """Raises SparseError for values that `choose` does not take for any scores."""
     if scope not in get_args(Scope):
         raise SparseError(f"scope={scope!r}: needs one of {', '.join(get_args(Scope))}.")
     for name, value, smallest in (("heads_multiple_of", multiple, 1), ("least", least, 0)):

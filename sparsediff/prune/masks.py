@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparsediff.distill.whole_file import whole_file
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.structures import Structure
+from sparsediff.prune.tensor_file import TensorFile
 
 SCHEMA = "sparsediff.pruning-masks/1"
+# Keys come from files, too: paths of modules and nothing else, places short enough to be numbers.
+_NAME, _PLACE = r"[A-Za-z_][A-Za-z0-9_]{0,99}", r"[0-9]{1,6}"
+_PATH = rf"{_NAME}(\.({_NAME}|{_PLACE})){{0,19}}"
+_KEY = re.compile(rf"(heads|ffn)/{_PATH}|blocks/{_PATH}\.{_PLACE}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Masks:
     """``kept``: for each structure's key, bool ``[units]``, True for units that stay; on the CPU.
 
-    Structures that are not named stay whole. Raises SparseError for anything but 1-D bool tensors.
+    Structures that are not named stay whole. Raises SparseError for anything but 1-D bool tensors, and
+    for keys that could be no structure's.
     """
 
     kept: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
         for key, kept in self.kept.items():
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise SparseError(
+                    f"masks[{key!r:.80}] names no structure: needs heads/, ffn/ or blocks/ and a "
+                    f"module's path, of blocks one that ends in its place, such as blocks/blocks.3."
+                )
             if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.ndim != 1:
                 found = f"{kept.dtype} {list(kept.shape)}" if isinstance(kept, Tensor) else kept
                 raise SparseError(f"masks[{key!r}] is {found}: needs a bool tensor [units].")
@@ -50,21 +61,15 @@ class Masks:
                 raise SparseError(f"masks[{key!r}] has {kept.numel()} units, not {known[key]}.")
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; raises OSError."""
+        """Write a safetensors file, whole or not at all; SparseError when it cannot be written."""
         tensors = {key: kept.to(torch.uint8).contiguous() for key, kept in self.kept.items()}
-        save_file(tensors, path, metadata={"schema": SCHEMA, "keys": json.dumps([*tensors])})
+        with whole_file(path) as beside:
+            save_file(tensors, beside, metadata={"schema": SCHEMA})
 
     @classmethod
     def load(cls, path: Path) -> Masks:
         """Read what `save` wrote; SparseError for anything else."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                schema = (file.metadata() or {}).get("schema")
-                values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise SparseError(f"{path} cannot be read as masks: {error}.") from error
-        if schema != SCHEMA:
-            raise SparseError(f"{path} has the schema {schema!r}; needs {SCHEMA!r}.")
+        values = TensorFile.read(path, schema=SCHEMA, what="masks").tensors
         if any(value.dtype != torch.uint8 or (value > 1).any() for value in values.values()):
             raise SparseError(f"{path} holds values other than 0 and 1.")
         return cls(kept={key: value.bool() for key, value in values.items()})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.masks import Masks
 from sparsediff.prune.original_paths import removed_blocks
+from sparsediff.prune.pruned_folder import MASKS
 from sparsediff.prune.pruned_model import sizes_of
 from sparsediff.prune.pruning_sizes import is_left
 
@@ -36,6 +40,24 @@ def check_masks(model: Any, masks: Masks, *, where: str = "") -> None:
                     f"{_said(theirs.get(path))}, by the masks {_said(ours.get(path))}. Give those of "
                     f"the original; see original_masks for a model that was pruned twice."
                 )
+
+
+def earlier_masks(folder: Path | None, model: nn.Module) -> Masks | None:
+    """What made a model that was loaded from a folder (None: the Hub); None for one that is whole.
+
+    Raises SparseError where a pruned one's masks are not there, or others are.
+    """
+    path = None if folder is None else folder / MASKS
+    if path is not None and path.is_file():
+        masks = Masks.load(path)
+        check_masks(model, masks, where=str(folder))
+        return masks
+    if sizes_of(model):
+        raise SparseError(
+            f"{folder or 'This model'} was pruned before, but {MASKS}, which says what it lost, is "
+            f"not beside its weights. Prune a folder that `sparsediff prune` wrote, or the original."
+        )
+    return None
 
 
 def _said(size: Any) -> str:

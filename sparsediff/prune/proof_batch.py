@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError
+from sparsediff.prune.quiet_pipeline import quiet
 
 
 class _SeenError(Exception):
@@ -21,7 +22,8 @@ def proof_batch(
 ) -> dict[str, Any]:
     """The arguments, by name, of the first call that a pipeline makes of its model.
 
-    The pipeline runs up to that call and no further. Raises SparseError where it makes none.
+    The pipeline runs up to that call and no further. Raises SparseError where it makes none, or
+    cannot be called with these arguments.
     """
     names = tuple(inspect.signature(type(model).forward).parameters)[1:]
     seen: dict[str, Any] = {}
@@ -32,10 +34,18 @@ def proof_batch(
 
     handle = model.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet(pipe):
             pipe(prompt=prompt, generator=torch.Generator().manual_seed(seed), **call)
     except _SeenError:
         return seen
+    except SparseError:
+        raise
+    except Exception as error:  # whatever a pipeline makes of arguments that are none of its own
+        raise SparseError(
+            f"{type(pipe).__name__} cannot be called with {', '.join(('prompt', *call))}, so the "
+            f"cut model cannot be checked: {error}. Give what it needs besides; if it starts from a "
+            f"picture or a video, prune the folder of its {type(model).__name__} alone."
+        ) from error
     finally:
         handle.remove()
     raise SparseError(

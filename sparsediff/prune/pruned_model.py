@@ -64,17 +64,24 @@ def registered(model: nn.Module, sizes: PruningSizes) -> nn.Module:
     `sizes` are of the stock model. Raises UnsupportedModelError for a model whose class diffusers does
     not have: nothing could load it.
     """
+    cls = check_class(model)
+    loaded: Any = model
+    loaded.__class__ = cls
+    defaults = [key for key in loaded.config.get("_use_default_values", ()) if key != "pruning"]
+    loaded.register_to_config(pruning=sizes.to_dict(), _use_default_values=defaults)
+    return model
+
+
+def check_class(model: nn.Module) -> type:
+    """The Pruned class of a model; UnsupportedModelError where diffusers does not have its class."""
     cls = pruned_class(f"{PREFIX}{stock_name(type(model))}")
     if cls is None or not (type(model) is cls or type(model) in cls.__bases__):
         raise UnsupportedModelError(
             f"{type(model).__module__}.{type(model).__name__} is no class of diffusers, so nothing "
             f"could load what is left of it. Prune a model of the stock class."
         )
-    loaded: Any = model
-    loaded.__class__ = cls
-    defaults = [key for key in loaded.config.get("_use_default_values", ()) if key != "pruning"]
-    loaded.register_to_config(pruning=sizes.to_dict(), _use_default_values=defaults)
-    return model
+    found: type = cls
+    return found
 
 
 @cache

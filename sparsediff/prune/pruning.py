@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.prune.choice import Scope, choose
+from sparsediff.models import unwrapped
+from sparsediff.prune.choice import Scope, check_choice, choose
 from sparsediff.prune.criteria.criterion import Criterion
 from sparsediff.prune.masks import Masks
+from sparsediff.prune.plain_model import check_plain
+from sparsediff.prune.pruned_model import check_class
 from sparsediff.prune.removal import remove
 from sparsediff.prune.scores import Scores
 from sparsediff.prune.shares import GivenUp, given_up
@@ -40,8 +44,20 @@ class PruneSettings:
             raise SparseError(
                 f"target={','.join(self.target)!r}: needs some of {', '.join(KINDS)}, once each."
             )
-        if not 0 < self.ratio < 1:
+        number = isinstance(self.ratio, int | float)
+        if not number or not 0 < self.ratio < 1:
             raise SparseError(f"ratio={self.ratio!r}: needs the share to give up, between 0 and 1.")
+        check_choice(self.chosen_scope, self.heads_multiple_of, self.least)
+        if self.criterion.moves_shares and self.chosen_scope != self.criterion.scope:
+            raise SparseError(
+                f"scope={self.scope!r}: {self.criterion.name} gives each layer its own share; use "
+                f"{self.criterion.scope!r}."
+            )
+
+    @property
+    def chosen_scope(self) -> Scope:
+        """That of the settings, or else the criterion's."""
+        return self.scope or self.criterion.scope
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,22 +87,13 @@ def prune(subject: Subject, settings: PruneSettings, batch: Mapping[str, Any] | 
     """The subject's model without the units that its criterion can do without; a copy.
 
     ``batch``: arguments of the model on which the cut model must compute what the masked one does,
-    None for no check. Raises SparseError, as `choose` and `remove` do.
+    None for no check. Raises SparseError, as `choose` and `remove` do; what can be known without
+    scores, before the criterion, which may take hours, looks at anything.
     """
     structures = tuple(subject.structures)
-    if not structures:
-        raise SparseError(
-            f"{type(subject.model).__name__} has none of {', '.join(settings.target)} to give up."
-        )
+    _check_before(subject, settings)
     scores = settings.criterion.scores(subject)
-    masks = choose(
-        scores,
-        structures,
-        ratio=settings.ratio,
-        scope=settings.scope or settings.criterion.scope,
-        heads_multiple_of=settings.heads_multiple_of,
-        least=settings.least,
-    )
+    masks = _chosen(scores, structures, settings)
     smaller = remove(
         subject.model, masks, batch=batch, heads_multiple_of=settings.heads_multiple_of
     )
@@ -97,3 +104,36 @@ def prune(subject: Subject, settings: PruneSettings, batch: Mapping[str, Any] | 
         masks=masks,
         given_up=given_up(subject.model, structures, masks),
     )
+
+
+def _chosen(scores: Scores, structures: Sequence[Structure], settings: PruneSettings) -> Masks:
+    return choose(
+        scores,
+        structures,
+        ratio=settings.ratio,
+        scope=settings.chosen_scope,
+        heads_multiple_of=settings.heads_multiple_of,
+        least=settings.least,
+    )
+
+
+def _check_before(subject: Subject, settings: PruneSettings) -> None:
+    """Raise for what would come to nothing, or could not be cut, whatever the scores are."""
+    model = unwrapped(subject.model)
+    check_plain(model)
+    check_class(model)
+    name = type(model).__name__
+    there = {one.kind for one in subject.structures}
+    if missing := [kind for kind in settings.target if kind not in there]:
+        raise SparseError(
+            f"{name} has no {' and no '.join(missing)} that could be given up; target="
+            f"{','.join(settings.target)!r}. It has {', '.join(sorted(there)) or 'none at all'}."
+        )
+    flat = Scores(values={one.key: torch.zeros(one.units) for one in subject.structures})
+    trial = _chosen(flat, subject.structures, settings)
+    if trial.density == 1:
+        units = {kind: sum(o.units for o in subject.structures if o.kind == kind) for kind in there}
+        said = ", ".join(f"{n} {kind}" for kind, n in sorted(units.items()))
+        raise SparseError(
+            f"ratio={settings.ratio:g} of {said} gives up not a single unit. Take a larger ratio."
+        )

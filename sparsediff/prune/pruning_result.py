@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ class PruningResult:
             "criterion": settings.criterion.to_dict(),
             "target": list(settings.target),
             "ratio": settings.ratio,
-            "scope": settings.scope or settings.criterion.scope,
+            "scope": settings.chosen_scope,
             "heads_multiple_of": settings.heads_multiple_of,
+            "least": settings.least,
             "given_up": self.pruning.given_up.to_dict(),
             "layers": self.pruning.layers(),
             "checked": self.checked,
@@ -82,11 +84,16 @@ class PruningResult:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The numbers of a training's log.jsonl; nothing where there is none."""
+    """The numbers of a training's log.jsonl; nothing where there is none, or of a line cut short."""
     if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return [
-        {k: v for k, v in line.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-        for line in lines
-    ]
+    found = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # a full disk left a part of it
+            continue
+        if isinstance(line, dict):
+            numbers = {k: v for k, v in line.items() if type(v) in {int, float} and isfinite(v)}
+            found.append(numbers)
+    return found

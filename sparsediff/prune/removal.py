@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsediff.kernels.errors import AlreadyEnabledError, SparseError
+from sparsediff.kernels.errors import SparseError
 from sparsediff.models import unwrapped
 from sparsediff.prune.cutting import cut
+from sparsediff.prune.exact_float32 import exact_float32
 from sparsediff.prune.gates import gated
 from sparsediff.prune.masks import Masks
+from sparsediff.prune.plain_model import check_plain
 from sparsediff.prune.pruned_model import registered, sizes_of
 from sparsediff.prune.pruning_sizes import PruningSizes
 from sparsediff.prune.structures import KINDS, Structure, structures_of
-from sparsediff.root_hooks import session_on
 
 # Of the largest output in float32: the same sums without terms that are zero, in another order.
 TOLERANCE = 1e-5
@@ -45,14 +47,10 @@ def remove(
 
     Raises SparseError where masks do not fit the model, or masked and cut model differ,
     AlreadyEnabledError while sparse attention is enabled on it, and UnsupportedModelError for a class
-    that the tables or diffusers do not have.
+    that the tables or diffusers do not have, and for a model that is offloaded or cached.
     """
     model = unwrapped(model)
-    if session_on(model) is not None:
-        raise AlreadyEnabledError(
-            f"Sparse attention is enabled on this {type(model).__name__}: it would be checked by what "
-            f"some blocks compute. Call disable_sparse_attention() first, and enable it afterwards."
-        )
+    check_plain(model)
     structures = structures_of(model, KINDS)
     masks.check(structures)
     _check_multiples(structures, masks, heads_multiple_of)
@@ -70,15 +68,24 @@ def masked_difference(
 ) -> float:
     """Largest difference between the masked and the cut model's output, over the largest value.
 
-    In float32, on a copy of the model.
+    In float32, on a copy of the model. SparseError for an output that could not show a difference.
     """
     proof = copy.deepcopy(model).float().eval()
     arguments = {name: _in_float32(value) for name, value in batch.items()}
-    with gated(proof, structures, {key: kept.float() for key, kept in masks.kept.items()}):
-        expected = _output(proof, arguments)
-    cut(proof, structures, masks.kept)
-    found = _output(proof, arguments)
-    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+    with exact_float32(next(proof.parameters()).device):
+        with gated(proof, structures, {key: kept.float() for key, kept in masks.kept.items()}):
+            expected = _output(proof, arguments)
+        cut(proof, structures, masks.kept)
+        found = _output(proof, arguments)
+    largest = float(expected.abs().max())
+    if largest == 0 or not isfinite(largest):
+        said = "only zeros" if largest == 0 else "values that are not finite"
+        raise SparseError(
+            f"The masked model gives {said} on the batch, which cannot show what the cut one does "
+            f"wrong; nothing was changed. Look for NaN in weights and batch; a model that is not "
+            f"trained yet is cut without a batch."
+        )
+    return float((expected - found).abs().max()) / largest
 
 
 def _check_table(
@@ -90,6 +97,8 @@ def _check_table(
 ) -> None:
     try:
         difference = masked_difference(model, structures, masks, batch)
+    except SparseError:
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise SparseError(
             f"The masked or the cut model does not run on the batch: {error}. Either the batch is none "

@@ -16,11 +16,12 @@ from sparsediff.model_files import read_object
 from sparsediff.plans.model_card import is_on_hub
 from sparsediff.prune.masks import Masks
 from sparsediff.prune.origin import check_masks
+from sparsediff.prune.pruned_folder import MASKS, MODEL, PIPELINE, check_place
 from sparsediff.prune.pruned_model import sizes_of
 from sparsediff.prune.pruned_readme import pruned_readme
 
-MASKS, README = "pruning_masks.safetensors", "README.md"
-_CONFIGS = ("config.json", "model_index.json", "scheduler_config.json")
+README = "README.md"
+_CONFIGS = (MODEL, PIPELINE, "scheduler_config.json")
 _WEIGHTS = "diffusion_pytorch_model*"
 _ORIGIN = "_name_or_path"
 
@@ -37,10 +38,11 @@ def save_pruned(
     ``masks``: which units of the original stay (see `original_masks` for a model pruned twice); of a
     pipeline by component, or for the only one that was pruned. They are written beside the weights as
     pruning_masks.safetensors; nothing reads them to load the model. ``base``: Hub id of the original,
-    by default where diffusers loaded it from. A model that was there is replaced, other files stay.
+    by default where diffusers loaded it from. A pruned model that was there is replaced, other files
+    stay.
 
     Raises SparseError when nothing was pruned, masks are not those that made the model, it has LoRAs,
-    or the folder cannot be written, with what was there untouched.
+    or the folder cannot be written or holds a model that is not pruned, which is untouched then.
     """
     path = Path(folder).expanduser()
     pruned = _pruned_parts(target)
@@ -50,13 +52,9 @@ def save_pruned(
     base = str(base or target.config.get(_ORIGIN))  # diffusers keeps a Path as it is
     readme = pruned_readme(target, pruned, given, base=base if is_on_hub(base) else None)
     alone = isinstance(target, nn.Module)
-    last = "config.json" if alone else "model_index.json"
-    if (path / ("model_index.json" if alone else "config.json")).exists():
-        raise SparseError(
-            f"{path} holds a {'pipeline' if alone else 'model'}. Choose another folder."
-        )
+    check_place(path, alone=alone)
     old = [file.name for file in path.glob(_WEIGHTS)] if alone else []
-    with whole_folder(path, last=last, old=old) as scratch:
+    with whole_folder(path, last=MODEL if alone else PIPELINE, old=old) as scratch:
         target.save_pretrained(scratch, safe_serialization=True)
         for name in pruned:
             given[name].save(scratch / name / MASKS)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from sparsediff.report_pages.scrolled import scrolled
+
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360, 130, 26, 18, 6
 
 
 def steps_chart(steps: Sequence[dict[str, Any]]) -> str:
-    """A bar per denoising step, grey where every call ran dense."""
+    """A bar per denoising step, grey where every call ran dense; the first step is 1."""
     plot_width, plot_height = _WIDTH - _LEFT, _HEIGHT - _BOTTOM - _TOP
     pitch = plot_width / max(1, len(steps))
     parts = [
@@ -24,8 +26,8 @@ def steps_chart(steps: Sequence[dict[str, Any]]) -> str:
     for place, step in enumerate(steps):
         tall = plot_height * float(step["density"])
         kind = "sparse" if step["sparse_calls"] else "dense"
-        said = f"step {step['step']}: density {step['density']:.3f}, {step['sparse_calls']} sparse "
-        said += f"and {step['dense_calls']} dense calls"
+        said = f"step {int(step['step']) + 1}: density {step['density']:.3f}, "
+        said += f"{step['sparse_calls']} sparse and {step['dense_calls']} dense calls"
         parts.append(
             f'<rect class="{kind}" x="{_LEFT + place * pitch + 1:.2f}" '
             f'y="{_TOP + plot_height - tall:.2f}" width="{max(0.5, pitch - 2):.2f}" '
@@ -35,7 +37,7 @@ def steps_chart(steps: Sequence[dict[str, Any]]) -> str:
         x = _LEFT + (place + 0.5) * pitch
         parts.append(
             f'<text x="{x:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">'
-            f"{steps[place]['step']}</text>"
+            f"{int(steps[place]['step']) + 1}</text>"
         )
     return "".join([*parts, "</svg>"])
 
@@ -56,10 +58,11 @@ def density_table(layers: Sequence[dict[str, Any]]) -> str:
         rows.append(
             f'<tr><th scope="row" title="{escape(name)}">{escape(short[name])}</th>{cells}</tr>'
         )
-    return (
-        f'<div class="scroll"><table class="heat"><thead><tr><th scope="col">layer \\ head</th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    table = (
+        f'<table class="heat"><thead><tr><th scope="col">layer \\ head</th>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+    return scrolled(table, label="Density of every layer and head")
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from sparsediff.kernels.block_mask import block_count
 from sparsediff.media import data_uri, png
 from sparsediff.plan_report import PlanReport
 from sparsediff.report_pages.mode_map import LETTERS, head_words, layer_names, part_names
+from sparsediff.report_pages.pictures import INK, inked, strength
 from sparsediff.search.patterns.block_offsets import block_offsets
 from sparsediff.search.patterns.pattern import (
     MODES,
@@ -28,7 +29,6 @@ from sparsediff.search.patterns.token_reorder import by_place
 from sparsediff.search.token_grid import TokenGrid
 
 MOST = 3000  # pictures on a page; parts of the run beyond them are left out
-_INK = (47, 111, 171)  # the accent colour of page.css
 _COLOURS = {  # of plan.css
     "full": (141, 138, 131),
     "skip": (141, 138, 131),
@@ -132,13 +132,7 @@ def _error(planned: PlannedHead) -> str:
 
 
 def _pair(attention: Tensor, pattern: Tensor, colour: tuple[int, int, int]) -> str:
-    """Both as one png address; the root of the mass, or the strongest cell would hide the others."""
-    strong = attention.float().clamp(min=0)
-    strong = (strong / strong.max().clamp(min=1e-30)).sqrt()
-    side = strong.shape[-1]
-    pixels = np.zeros((side, 2 * side + _GAP, 4), dtype=np.uint8)
-    for left, share, ink in ((0, strong, _INK), (side + _GAP, pattern, colour)):
-        part = pixels[:, left : left + side]
-        part[..., :3] = ink
-        part[..., 3] = (share * 255).round().to(torch.uint8).numpy()
-    return data_uri(png(pixels), ".png")
+    """Both as one png address."""
+    strong = strength(attention)
+    gap = np.zeros((strong.shape[-1], _GAP, 4), dtype=np.uint8)
+    return data_uri(png(np.hstack([inked(strong, INK), gap, inked(pattern, colour)])), ".png")

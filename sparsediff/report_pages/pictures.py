@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,7 +15,7 @@ from sparsediff.kernels.block_mask import BlockMask
 from sparsediff.media import data_uri, enlarge, png, shrink, to_uint8, write_frames
 
 DIFFERENCE_GAIN = 4
-_INK = (47, 111, 171)  # the accent colour of page.css, readable on light and dark
+INK = (47, 111, 171)  # the accent colour of page.css, readable on light and dark
 _VIDEO_SIDES = (256, 640)  # a small video is enlarged, a large one shrunk, to keep the page usable
 _FRAME_SIDE = 480
 _MAP_PIXELS = 1_500_000  # of all kept-block maps together
@@ -52,11 +53,26 @@ def kept_blocks(mask: BlockMask, side: int) -> list[str]:
     heads = mask.to_dense()[0].float().cpu()
     size = (min(side, mask.q_blocks), min(side, mask.kv_blocks))
     shares = functional.adaptive_avg_pool2d(heads[None], size)[0]
-    return [_tinted(share) for share in shares]
+    return [tinted(share) for share in shares]
 
 
-def _tinted(share: Tensor) -> str:
+def tinted(share: Tensor) -> str:
+    """Shares ``[y, x]`` in [0, 1] as a png address: the opacity of the ink, on any ground."""
+    return data_uri(png(inked(share, INK)), ".png")
+
+
+def inked(share: Tensor, ink: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Shares ``[y, x]`` in [0, 1] as the opacity of a colour: pixels ``[y, x, 4]``."""
     pixels = np.empty((*share.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = _INK
+    pixels[..., :3] = ink
     pixels[..., 3] = (share * 255).round().to(torch.uint8).numpy()
-    return data_uri(png(pixels), ".png")
+    return pixels
+
+
+def strength(attention: Tensor) -> Tensor:
+    """Attention weights of one map as shares of its strongest cell, in [0, 1].
+
+    Their root, or the strongest cell would hide the others.
+    """
+    strong = attention.float().clamp(min=0)
+    return (strong / strong.max().clamp(min=1e-30)).sqrt()

@@ -11,6 +11,7 @@ from sparsediff.report_pages.document import document
 from sparsediff.report_pages.head_maps import head_maps
 from sparsediff.report_pages.mode_map import mode_map
 from sparsediff.report_pages.pareto import pareto_chart
+from sparsediff.report_pages.scrolled import scrolled
 
 FRAMES = "sparsediff generate {model} --plan DIR --compare --output DIR"
 
@@ -80,7 +81,7 @@ def _pareto(report: PlanReport) -> str:
     source = report.plan.evidence.cost_source
     if source:
         intro += f" Costs: {escape(source)}."
-    chart = f'<div class="scroll">{pareto_chart(report.sweep)}</div>'
+    chart = scrolled(pareto_chart(report.sweep), label="Chart of error against cost")
     return sections.section("Error against cost", intro, chart)
 
 

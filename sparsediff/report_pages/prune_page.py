@@ -12,6 +12,7 @@ from sparsediff.report_pages import pictures, sections
 from sparsediff.report_pages.charts import short_names
 from sparsediff.report_pages.document import document
 from sparsediff.report_pages.line_chart import line_chart
+from sparsediff.report_pages.scrolled import scrolled
 
 _NAMES = {"heads": "Attention heads", "ffn": "Feed-forward neurons", "blocks": "Whole blocks"}
 _CURVES = {
@@ -25,14 +26,14 @@ _CURVES = {
 
 def prune_page(result: PruningResult) -> str:
     """The page as text; no address in it leads outside of it."""
-    name = result.settings.criterion.name
+    settings, name = result.settings, result.settings.criterion.name
     return document(
         title=f"{result.model}, pruned",
-        subtitle=f"{result.settings.ratio:.0%} of {', '.join(result.settings.target)} by {name}",
+        subtitle=f"{100 * settings.ratio:.3g} % of {', '.join(settings.target)} asked for, by {name}",
         parts=[
             _headline(result),
             _samples(result),
-            *(_layers(result, kind) for kind in result.settings.target),
+            *(_layers(result, kind) for kind in settings.target),
             _curves(result),
             _origin(result),
         ],
@@ -95,8 +96,9 @@ def _layers(result: PruningResult, kind: str) -> str:
         f"</td></tr>"
         for path, layer in zip(paths, layers, strict=True)
     )
-    table = f'<div class="scroll"><table class="plain kept"><tbody>{rows}</tbody></table></div>'
-    return sections.section(_NAMES[kind], "What each layer keeps.", table)
+    table = f'<table class="plain kept"><tbody>{rows}</tbody></table>'
+    body = scrolled(table, label=f"{_NAMES[kind]} of each layer")
+    return sections.section(_NAMES[kind], "What each layer keeps.", body)
 
 
 def _curves(result: PruningResult) -> str:
@@ -118,7 +120,7 @@ def _origin(result: PruningResult) -> str:
         "component": result.component,
         "given up": str(result.pruning.given_up),
         "criterion": json.dumps(result.settings.criterion.to_dict()),
-        "checked": proof if result.checked else "no: there was nothing to run the model on",
+        "checked": proof if result.checked else "no: its inputs do not follow from its config",
         "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
     }
     body = f"<pre>{escape(result.command)}</pre>{sections.pairs(facts)}"

@@ -8,8 +8,10 @@ from html import escape
 from torch import Tensor
 
 from sparsediff.generation_result import GenerationResult
+from sparsediff.report import RunReport
 from sparsediff.report_pages import pictures
 from sparsediff.report_pages.charts import density_table, short_names, steps_chart
+from sparsediff.report_pages.scrolled import scrolled
 
 
 def section(title: str, intro: str, body: str) -> str:
@@ -82,24 +84,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = "".join(
         f"<tr>{''.join(cell(i, text) for i, text in enumerate(row))}</tr>" for row in rows
     )
-    return (
-        f'<div class="scroll"><table class="plain"><thead><tr>{names}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    whole = f'<table class="plain"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
+    return scrolled(whole, label=f"Table of {', '.join(filter(None, head))}")
 
 
 def density(result: GenerationResult) -> str:
     """Density per step and per layer and head."""
+    return step_density(result.report) + section(
+        "Density per layer and head",
+        "Mean over the sparse calls of the run; a stronger tint computes more.",
+        density_table(result.report.layers),
+    )
+
+
+def step_density(report: RunReport) -> str:
+    """Density per step, sparse and dense steps told apart."""
     legend = (
         "Share of block pairs computed. "
         '<span class="swatch" style="background:var(--accent)"></span> sparse steps, '
         '<span class="swatch" style="background:var(--quiet)"></span> dense steps.'
     )
-    return section("Density per step", legend, steps_chart(result.report.steps)) + section(
-        "Density per layer and head",
-        "Mean over the sparse calls of the run; a stronger tint computes more.",
-        density_table(result.report.layers),
-    )
+    return section("Density per step", legend, steps_chart(report.steps))
 
 
 def kept_blocks(result: GenerationResult) -> str:

@@ -58,7 +58,26 @@ def test_pruning_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert (tmp_path / "pruned-by-hand" / "unet" / "pruning_masks.safetensors").is_file()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/plans.md", "docs/pruning.md"])
+@pytest.mark.slow
+def test_distillation_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample student is loaded, runs sparse, and leaves the pipeline as it was."""
+    monkeypatch.chdir(ROOT)
+    block = blocks("python", (ROOT / "docs/distillation.md").read_text())[0]
+    whole = block.index("sparsediff.unload_student")
+    names: dict[str, object] = {}
+    exec(block[:whole].replace("num_frames=17", "num_frames=5"), names)
+    pipe = names["pipe"]
+    report = pipe.sparse_attention_report()  # type: ignore[attr-defined]
+    assert report.sparse_calls > 0
+    assert not report.fallbacks
+    assert report.density < 1
+    exec(block[whole:], names)
+    assert pipe.scheduler.config.num_train_timesteps == 1000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/distillation.md", "docs/plans.md", "docs/pruning.md"]
+)
 def test_commands_parse(path: str) -> None:
     text = (ROOT / path).read_text().replace("\\\n", " ")
     lines = [line for block in blocks("bash", text) for line in block.splitlines() if line]
@@ -106,6 +125,7 @@ def test_option_defaults() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/distillation.md",
         "docs/models.md",
         "docs/parallel.md",
         "docs/plans.md",

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.recording.first_steps import Call, FirstSteps
-from sparsediff.distill.recording.model_inputs import check_step, inputs_of, only_call
+from sparsediff.distill.recording.model_inputs import (
+    check_guided,
+    check_step,
+    inputs_of,
+    only_call,
+)
 from sparsediff.distill.recording.tree import Tree, batched_leaves, distance, halves, walk
 from sparsediff.kernels.errors import SparseError
 
@@ -74,11 +79,26 @@ class ConditionRecorder:
         if len(sides) != 2 or not min(far) < 0.1 * max(far):  # 0 and 0, or infinite both
             raise SparseError(
                 f"{self.who} makes {len(sides)} predictions a step, of which none "
-                f"or more than one is of the prompt; distillation needs one with it and one without. "
+                f"or more than one is of the prompt; training needs one with it and one without. "
                 f"Use another prompt than the negative one, and guidance_scale > 1."
             )
         first = far[0] < far[1]
         return self._conditions(sides[0 if first else 1], sides[1 if first else 0])
+
+    def check_guidance(self, scale: float) -> None:
+        """Raise SparseError unless a run with this scale guides as diffusers means it.
+
+        Needs a teacher with guidance too, or no conditions without the prompt are recorded.
+        """
+        if not self.guidance_name or (self.guidance or 0.0) <= 1.0:
+            found = "none" if self.guidance is None else f"a scale of {self.guidance:g}"
+            raise SparseError(
+                f"student_guidance={scale:g}: a student that is run with guidance needs a teacher with "
+                f"it, and {self.who} has {found} here. Give the teacher a guidance above 1, or leave "
+                f"student_guidance at 1."
+            )
+        step = self._first.run({**self.call, "prompt": _PROBE, self.guidance_name: scale}).steps[0]
+        check_guided(self.who, step, self.inputs.sign, scale)
 
     def _conditions(self, positive: Any, negative: Any) -> Conditions:
         def owned(path: str, x: Tensor) -> Tensor:
@@ -93,7 +113,7 @@ class ConditionRecorder:
     def _refuse_pictures(self) -> None:
         if given := [name for name in _PICTURES if self.call.get(name) is not None]:
             raise SparseError(
-                f"{self.who} is given {', '.join(given)}; distillation is for text to "
+                f"{self.who} is given {', '.join(given)}; training is for text to "
                 f"video or image: it has no data for pictures to start from."
             )
 

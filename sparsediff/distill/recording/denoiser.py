@@ -47,7 +47,7 @@ class Denoiser:
         if output.shape != x.shape:
             raise SparseError(
                 f"{type(self.model).__name__} turns {list(x.shape)} into {list(output.shape)}. "
-                f"Distillation is for models whose input is the noise alone, from text to video or "
+                f"Training is for models whose input is the noise alone, from text to video or "
                 f"image: it has no data for pictures to start from."
             )
         signed: Tensor = self.inputs.sign * output

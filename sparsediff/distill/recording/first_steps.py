@@ -71,12 +71,12 @@ class FirstSteps:
         self.time_name = next((name for name in _TIMES if name in self._names), "")
         if not self.noisy_name or not self.time_name:
             raise SparseError(
-                f"{type(model).__name__} takes {', '.join(self._names)}; distillation needs a model "
+                f"{type(model).__name__} takes {', '.join(self._names)}; training needs a model "
                 f"that takes noisy latents ({' or '.join(_NOISY)}) and a timestep."
             )
         if "audio_hidden_states" in self._names:
             raise SparseError(
-                f"{type(model).__name__} makes video and sound together; distillation is for models "
+                f"{type(model).__name__} makes video and sound together; training is for models "
                 f"with one output."
             )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from sparsediff.distill.recording.conditions import Inputs
 from sparsediff.distill.recording.first_steps import Call, FirstStep, FirstSteps
+from sparsediff.distill.tdm_loss import guided
 from sparsediff.kernels.errors import SparseError
 
 _CLOCKS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))  # model's timestep = scale t + offset
@@ -21,7 +23,7 @@ def only_call(who: str, step: FirstStep) -> Call:
     if len(step.calls) != 1:
         raise SparseError(
             f"{who} calls its model {len(step.calls)} times a step without "
-            f"guidance; distillation cannot tell the predictions apart."
+            f"guidance; training cannot tell the predictions apart."
         )
     return step.calls[0]
 
@@ -38,7 +40,7 @@ def inputs_of(who: str, first: FirstSteps, steps: Sequence[FirstStep]) -> Inputs
     if not bool((flat == flat[0]).all()) or (times.ndim and len(times) != len(call.noisy)):
         raise SparseError(
             f"{who} gives its model timesteps {list(times.shape)} that "
-            f"differ; distillation needs one for each sample."
+            f"differ; training needs one for each sample."
         )
     scale, offset = _clock(who, steps)
     answer = _mean(call.answer, steps[0].output)
@@ -63,7 +65,7 @@ def _clock(who: str, steps: Sequence[FirstStep]) -> tuple[float, float]:
             return scale, offset
     raise SparseError(
         f"{who} tells its model timesteps {told} where its scheduler has "
-        f"{[step.time for step in steps]}; distillation knows t, t / 1000 and 1 - t / 1000."
+        f"{[step.time for step in steps]}; training knows t, t / 1000 and 1 - t / 1000."
     )
 
 
@@ -73,12 +75,25 @@ def check_step(who: str, step: FirstStep, sign: int) -> None:
     _check_shape(who, step, call)
     if not _near(call.noisy, step.sample):
         raise SparseError(
-            f"{who} scales the noise before its model sees it, which distillation does not know."
+            f"{who} scales the noise before its model sees it, which training does not know."
         )
     if not _near(step.output, sign * _mean(call.answer, step.output)):
         raise SparseError(
             f"{who} changes what its model gives before its scheduler gets "
-            f"it, beyond guidance; distillation does not know how."
+            f"it, beyond guidance; training does not know how."
+        )
+
+
+def check_guided(who: str, step: FirstStep, sign: int, scale: float) -> None:
+    """Raise SparseError unless the scheduler gets two predictions, guided by `scale`, times `sign`."""
+    answers = [_mean(call.answer, step.output) for call in step.calls]
+    if len(answers) == 1 and len(answers[0]) == 2 * len(step.output):
+        answers = list(answers[0].chunk(2))
+    pairs = permutations(answers) if len(answers) == 2 else ()
+    if not any(_near(step.output, sign * guided(one, other, scale)) for one, other in pairs):
+        raise SparseError(
+            f"{who} does not guide by negative + {scale:g} (positive - negative), which a student that "
+            f"is run with guidance is trained with. Let it learn the guidance: student_guidance=1."
         )
 
 
@@ -86,7 +101,7 @@ def _check_shape(who: str, step: FirstStep, call: Call) -> None:
     if call.noisy.shape != step.sample.shape:
         raise SparseError(
             f"{who} gives its model {list(call.noisy.shape)} to step "
-            f"{list(step.sample.shape)}. Distillation is for models whose input is the noise "
+            f"{list(step.sample.shape)}. Training is for models whose input is the noise "
             f"alone, from text to video or image: it has no data for pictures to start from."
         )
 

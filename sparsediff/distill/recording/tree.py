@@ -62,7 +62,7 @@ def batched_leaves(one: Tree, two: Tree, who: str = "") -> frozenset[str]:
         if not a or not b or [2 * a[0], *a[1:]] != b:
             raise SparseError(
                 f"{who}tells its model {path[1:]} of shape {a} for one sample and {b} for two; "
-                f"distillation needs the batch in the first dimension."
+                f"training needs the batch in the first dimension."
             )
         found.add(path)
     return frozenset(found)

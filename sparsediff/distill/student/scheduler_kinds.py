@@ -43,9 +43,9 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def unsupported(scheduler: Any, why: str = "") -> SparseError:
-    """The error of a scheduler that no student can take the place of."""
+    """The error of a scheduler whose steps nothing is trained for, neither students nor masks."""
     name = type(scheduler).__name__
-    return SparseError(f"A student cannot be sampled with {name}{why}. {_SUPPORTED}")
+    return SparseError(f"Nothing can be trained for the steps of {name}{why}. {_SUPPORTED}")
 
 
 def taken(made: Any, config: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def student_readme(card: StudentCard, scheduler: str) -> str:
     front += ["tags:", *(f"- {tag}" for tag in tags), "---"]
     body = [
         f"# {card.steps}-step student",
-        f"`{plain(card.base.components[0].model)}` distilled to {card.steps} steps without guidance"
+        f"`{plain(card.base.components[0].model)}` distilled to {card.steps} steps {_guidance(card)}"
         f"{f', trained with sparse attention ({plain(card.method)})' if card.method else ''}.",
         _with_sparsediff(card, base),
         _with_diffusers(card, scheduler),
@@ -29,11 +29,18 @@ def student_readme(card: StudentCard, scheduler: str) -> str:
     return "\n".join(front) + "\n\n" + "\n\n".join(body) + "\n"
 
 
+def _guidance(card: StudentCard) -> str:
+    if card.guidance == 1:
+        return "without guidance"
+    return f"that are run with {card.guidance_name} {card.guidance:g}"
+
+
 def _call(card: StudentCard) -> str:
     return f"pipe(prompt, num_inference_steps={card.steps}, {card.guidance_name}={card.guidance:g})"
 
 
 def _with_sparsediff(card: StudentCard, base: str | None) -> str:
+    negative = "; negative prompts have no effect" if card.guidance == 1 else ""
     return f"""## Use
 
 ```python
@@ -45,7 +52,7 @@ sparsediff.load_student(pipe, "this folder or its Hub id")
 {_call(card)}
 ```
 
-Any other number of steps leaves the noise levels it was trained at; negative prompts have no effect."""
+Any other number of steps leaves the noise levels it was trained at{negative}."""
 
 
 def _with_diffusers(card: StudentCard, scheduler: str) -> str:

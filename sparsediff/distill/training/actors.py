@@ -26,8 +26,19 @@ class Actors:
     conditions: Conditions
 
     def student(self) -> Denoise:
-        """Clean sample and noise as the student sees them."""
-        return self._denoise("student")
+        """Clean sample and noise as the student sees them, with the guidance that it is run with."""
+        positive = self._denoise("student")
+        scale = self.setup.student_guidance
+        if scale == 1.0:
+            return positive
+        negative = self._denoise("student", negative=True)
+
+        def denoise(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+            # Both parts follow linearly from the output, so that each can be guided by itself.
+            (clean, noise), (other_clean, other_noise) = positive(x, level), negative(x, level)
+            return guided(clean, other_clean, scale), guided(noise, other_noise, scale)
+
+        return denoise
 
     def fake(self) -> Clean:
         """The clean sample as the fake score sees it."""

@@ -2,7 +2,7 @@
 
 Guidance distillation (Meng et al., arXiv 2210.03142 §3.1), but data-free: the places are those that the
 student itself comes to. One target for every place, so far less noise than matching distributions; the
-student can become as good as the teacher in as many steps, not better.
+student can become as good as the teacher in as many steps, or in ``teacher_steps`` times as many.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsediff.distill.finer_steps import clean_of_steps
 from sparsediff.distill.noise import over
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.training.actors import Actors
@@ -29,7 +30,7 @@ _LEAST = 0.03
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Shown:
-    """Places on the student's trajectories, and what the teacher sees as clean there ``[b, ...]``."""
+    """Places on the student's trajectories, and the clean sample ``[b, ...]`` to see there."""
 
     state: State
     clean: Tensor
@@ -59,7 +60,8 @@ class ImitationObjective:
         setup = self.setup
         steps = StudentSteps.of(setup, self.settings, samples, self.device)
         teacher = Actors(setup=setup, conditions=steps.conditions).teacher(guidance=setup.guidance)
-        clean = teacher(steps.state.x, setup.levels.at(steps.state.start))
+        count = self.settings.teacher_steps
+        clean = clean_of_steps(teacher, setup.levels, steps.state, steps=count)
         return Shown(state=steps.state, clean=clean, conditions=steps.conditions)
 
     def updates(self) -> Sequence[Update]:

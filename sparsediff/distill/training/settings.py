@@ -30,16 +30,18 @@ class DistillSettings:
     """What to train and how; every field is a flag of `sparsediff distill`.
 
     ``steps`` of the student. ``guidance``: the teacher's guidance scale in diffusers' meaning,
-    negative + guidance (positive - negative); the student itself needs none. ``shift``: of the
-    student's noise levels, None for the pipeline's. ``call``: arguments of the pipeline, which say
-    the size. ``method``: sparse attention of student and fake as `Method.to_dict`, None for dense;
-    ``sparse_in``: "both", "student" only, or "none".
+    negative + guidance (positive - negative); ``student_guidance`` that the student is run with, 1
+    for none, which it then has to learn. ``shift``: of the student's noise levels, None for the
+    pipeline's. ``call``: arguments of the pipeline, which say the size. ``method``: sparse attention
+    of student and fake as `Method.to_dict`, None for dense; ``sparse_in``: "both", "student" only,
+    or "none".
 
     ``iterations`` updates of the student; a round of training takes ``batch`` prompts a process
     ``accumulation`` times, and of each roll-out ``segments`` of its steps; ``fake_updates`` for each
     update of the student. ``lora_rank`` 0 trains all weights. ``churn`` fresh noise in the student's
     training steps, ``separate`` segments, ``huber``, ``normalise``, ``nearness`` as in
-    `TrajectoryMatching`. ``average``: weight of the past in the averaged weights, which become the
+    `TrajectoryMatching`. ``teacher_steps``: that the teacher takes for one of the student's, where it
+    is imitated. ``average``: weight of the past in the averaged weights, which become the
     student; 0 for none. ``shard``: each process holds a part of every weight (FSDP2).
 
     Raises SparseError for a value out of range.
@@ -47,6 +49,7 @@ class DistillSettings:
 
     steps: int = 8
     guidance: float | None = None
+    student_guidance: float = 1.0
     shift: float | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] | None = None
@@ -69,6 +72,7 @@ class DistillSettings:
     huber: float = 1e-3
     normalise: bool = True
     nearness: float = 0.0
+    teacher_steps: int = 1
 
     lora_rank: int = 64
     lora_alpha: float = 64.0
@@ -102,6 +106,11 @@ class DistillSettings:
             raise SparseError(
                 f"segments={self.segments}: a roll-out of {self.steps} steps has no more than that."
             )
+        if self.teacher_steps != 1 and self.objective != "imitation":
+            raise SparseError(
+                f"teacher_steps={self.teacher_steps}: only objective='imitation' asks the teacher for "
+                f"steps; {self.objective} does not. Leave it out."
+            )
         if self.lora_rank and not self.lora_targets:
             raise SparseError("lora_targets is empty: needs names of modules, such as to_q.")
         if self.validate_every and not self.validation_prompts:
@@ -123,6 +132,7 @@ _COUNTS = {
     "batch": 1,
     "accumulation": 1,
     "segments": 1,
+    "teacher_steps": 1,
     "fake_updates": 1,
     "warmup_iterations": 0,
     "lora_rank": 0,
@@ -133,6 +143,7 @@ _COUNTS = {
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "guidance": (0.0, 100.0),
+    "student_guidance": (1.0, 100.0),
     "shift": (0.01, 100.0),
     "learning_rate": (0.0, 1.0),
     "fake_learning_rate": (0.0, 1.0),

@@ -35,8 +35,9 @@ _SPARSE_ROLES: dict[str, tuple[Role, ...]] = {
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Setup:
     """``model`` the pipeline's denoiser, ``component`` its name, ``base`` what tells it from others;
-    ``guidance`` of the teacher. ``call``: how a pipeline is called to run the student; its
-    ``guidance_name`` is the pipeline's word for guidance, None where it has none.
+    ``guidance`` of the teacher, ``student_guidance`` of the student's run. ``call``: how a pipeline is
+    called to run the student; its ``guidance_name`` is the pipeline's word for guidance, None where
+    it has none.
 
     ``own_sigmas``: the pipeline, not the scheduler's configuration, makes the noise levels.
     """
@@ -52,6 +53,7 @@ class Setup:
     conditions: Sequence[Conditions]
     own_sigmas: bool
     guidance: float
+    student_guidance: float
     guidance_name: str | None
     call: Mapping[str, Any]
     method: Method | None
@@ -74,6 +76,8 @@ class Setup:
         pipe.scheduler = student_scheduler(
             pipe.scheduler, settings.steps, settings.shift, own_sigmas=recorder.own_sigmas
         )
+        if settings.student_guidance != 1:
+            recorder.check_guidance(settings.student_guidance)
         conditions = encoded(recorder, prompts)
         scheduler = pipe.scheduler = recorder.scheduler  # with its timesteps set
         levels = noise_of(scheduler)
@@ -90,8 +94,9 @@ class Setup:
             conditions=conditions,
             own_sigmas=recorder.own_sigmas,
             guidance=1.0 if recorder.guidance is None else recorder.guidance,
+            student_guidance=settings.student_guidance,
             guidance_name=recorder.guidance_name or None,
-            call=_student_call(recorder, conditions[0]),
+            call=_student_call(recorder, conditions[0], settings.student_guidance),
             method=method,
             roles=_roles(model, method, settings),
             matching=TrajectoryMatching(
@@ -136,11 +141,11 @@ def encoded(recorder: ConditionRecorder, prompts: Sequence[str | Conditions]) ->
     return found
 
 
-def _student_call(recorder: ConditionRecorder, known: Conditions) -> dict[str, Any]:
-    """Without guidance, which the student has learnt; one that is told to the model stays."""
+def _student_call(recorder: ConditionRecorder, known: Conditions, scale: float) -> dict[str, Any]:
+    """With the student's own guidance; one that is told to the model stays."""
     call = dict(recorder.call)
     if recorder.guidance_name and known.negative is not None:
-        call[recorder.guidance_name] = 1.0
+        call[recorder.guidance_name] = scale
     return call
 
 

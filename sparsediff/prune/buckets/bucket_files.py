@@ -20,6 +20,7 @@ from sparsediff.prune.buckets.bucket_document import (
 )
 from sparsediff.prune.buckets.timestep_buckets import MOST, Buckets
 from sparsediff.prune.pruned_model import PREFIX, pruned_class
+from sparsediff.prune.tensor_file import TensorFile
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -49,7 +50,7 @@ def load_models(folder: Path) -> tuple[Buckets, list[nn.Module]]:
     models = []
     for place, name in enumerate(classes):
         inside = folder / _folder(place)
-        tensors = _tensors(inside / WEIGHTS)
+        tensors = TensorFile.read(inside / WEIGHTS, schema=SCHEMA, what="weights").tensors
         for own, x in tensors.items():
             known[f"{place}/{own}"] = nn.Parameter(x) if x.is_floating_point() else x
         told = {own: known[f"{place}/{own}"] for own in tensors}
@@ -119,16 +120,6 @@ def _filled(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> nn
     plain = {n: x.detach() if n in buffers else x for n, x in tensors.items()}
     model.load_state_dict(plain, assign=True)
     return model
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SparseError(f"{path} cannot be read as weights: {error}.") from error
 
 
 def _folder(place: int) -> str:

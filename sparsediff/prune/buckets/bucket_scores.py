@@ -13,7 +13,7 @@ from sparsediff.distill.recording.denoiser import Denoiser
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.buckets.timestep_buckets import Buckets
 from sparsediff.prune.calibration import layer_inputs_by_part
-from sparsediff.prune.criteria.wanda import Wanda
+from sparsediff.prune.criteria.wanda import Wanda, read_layers
 from sparsediff.prune.denoising_loss import denoising_loss
 from sparsediff.prune.gates import gated
 from sparsediff.prune.scores import Scores
@@ -27,11 +27,7 @@ def wanda_scores(subject: Subject, buckets: Buckets, *, wanda: Wanda | None = No
     Raises SparseError as `Wanda` does, and where a bucket has none of the run's steps.
     """
     wanda = wanda or Wanda()
-    paths = {c.module for one in subject.structures for c in one.cuts if c.side == "in"}
-    if any(one.kind == "blocks" for one in subject.structures):
-        raise SparseError(
-            "wanda scores heads and neurons, not blocks. Take loss_scores for blocks."
-        )
+    paths = read_layers(subject.structures)
     inputs = layer_inputs_by_part(
         subject, paths, buckets.place, buckets.count, step_weights=wanda.step_weights
     )

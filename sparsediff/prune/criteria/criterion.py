@@ -14,13 +14,17 @@ from sparsediff.search.method import changed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Criterion(ABC):
-    """Base of every criterion; ``scope`` is how its scores are meant to be chosen from.
+    """Base of every criterion; ``scope`` is how its scores are meant to be chosen from, the only way
+    where it ``moves_shares``, giving each layer one of its own. One that ``learns`` keeps a log in
+    the subject's folder.
 
     Raises SparseError for a value out of range, and for unknown fields in `with_options`.
     """
 
     name: ClassVar[str] = ""
     scope: ClassVar[Scope] = "layer"
+    moves_shares: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
 
     @property
     def needs_prompts(self) -> bool:

@@ -25,6 +25,7 @@ class EcoDiff(Criterion):
 
     name: ClassVar[str] = "ecodiff"
     scope: ClassVar[Scope] = "kind"
+    learns: ClassVar[bool] = True
 
     settings: LearnSettings = field(default_factory=LearnSettings)
 
@@ -69,9 +70,12 @@ class EcoDiff(Criterion):
     @classmethod
     def options(cls) -> dict[str, Any]:
         """The settings' defaults, without what the subject says."""
-        known = LearnSettings().to_dict()
-        return {name: value for name, value in known.items() if name not in {"target", "call"}}
+        return _own(LearnSettings())
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and settings."""
-        return {"name": self.name, **self.settings.to_dict()}
+        """Name and settings, without what the subject says."""
+        return {"name": self.name, **_own(self.settings)}
+
+
+def _own(settings: LearnSettings) -> dict[str, Any]:
+    return {n: value for n, value in settings.to_dict().items() if n not in {"target", "call"}}

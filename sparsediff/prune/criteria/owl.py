@@ -33,6 +33,7 @@ class OWL(Criterion):
     """
 
     name: ClassVar[str] = "owl"
+    moves_shares: ClassVar[bool] = True
 
     base: Base = "wanda"
     outlier: float = 7.0

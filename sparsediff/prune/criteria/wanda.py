@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,13 +46,7 @@ class Wanda(WeightCriterion):
 
     def inputs(self, subject: Subject) -> LayerInputs | None:
         """Those of the layers that read what units pass on."""
-        for one in subject.structures:
-            if one.kind == "blocks":
-                raise SparseError(
-                    "wanda scores heads and neurons, not blocks: a block's output is mostly its "
-                    "input. Choose magnitude or ecodiff for blocks."
-                )
-        paths = {c.module for one in subject.structures for c in one.cuts if c.side == "in"}
+        paths = read_layers(subject.structures)
         subject.check_prompts(self.name)
         return layer_inputs(subject, paths, step_weights=self.step_weights)
 
@@ -78,3 +73,13 @@ class Wanda(WeightCriterion):
                 weight /= weight.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
             parts.append(unit_weights(weight, cut, one.units))
         return torch.cat(parts, 1)
+
+
+def read_layers(structures: Sequence[Structure]) -> set[str]:
+    """Paths of the layers that read what units pass on; SparseError for blocks."""
+    if any(one.kind == "blocks" for one in structures):
+        raise SparseError(
+            "wanda scores heads and neurons, not blocks: a block's output is mostly its input. Choose "
+            "magnitude or ecodiff for blocks; by bucket, loss_scores."
+        )
+    return {cut.module for one in structures for cut in one.cuts if cut.side == "in"}

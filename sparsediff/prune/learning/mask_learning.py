@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
-
-from torch import nn
 
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.training.acceleration import accelerator_for
@@ -17,19 +14,27 @@ from sparsediff.distill.training.distillation import is_due
 from sparsediff.distill.training.shared_failure import shared_failure
 from sparsediff.distill.training.trainer import NotFiniteError
 from sparsediff.distill.training.training_log import TrainingLog
-from sparsediff.distill.training.training_start import check_place, named, write_start
+from sparsediff.distill.training.training_start import named, write_start
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.frozen import frozen
 from sparsediff.prune.learning.chain import chain_of
+from sparsediff.prune.learning.checkpointed_blocks import checkpointed_blocks
+from sparsediff.prune.learning.learning_folder import (
+    RESUME,
+    check_folder,
+    check_model,
+    checkpoints_of,
+    write_model,
+)
 from sparsediff.prune.learning.mask_trainer import LearnFigures, MaskTrainer
-from sparsediff.prune.learning.settings import FREE, LearnSettings
+from sparsediff.prune.learning.settings import LearnSettings
 from sparsediff.prune.pipeline_model import prunable_model
+from sparsediff.prune.plain_model import check_plain
 from sparsediff.prune.scores import Scores
 from sparsediff.prune.structures import Kind, structures_of
 
 logger = logging.getLogger("sparsediff")
 
-RESUME = "--resume"
 Tell = Callable[[LearnFigures, float], None]
 
 
@@ -37,9 +42,9 @@ class MaskLearning:
     """One training of masks for the model of a pipeline, which is as it was afterwards.
 
     `prompts`: texts, or what was recorded of them. ``folder`` holds settings.json, prompts.json,
-    log.jsonl (a line of figures an iteration) and checkpoints. `resume`: "latest" or the name of a
-    checkpoint, None to start; `tell` is called with every iteration's figures and seconds. Raises
-    SparseError when the folder holds another training.
+    model.json, log.jsonl (a line of figures an iteration) and checkpoints. `resume`: "latest" or the
+    name of a checkpoint, None to start; `tell` is called with every iteration's figures and seconds.
+    Raises SparseError when the folder holds another training, or one for another model.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class MaskLearning:
         self.prompts = named(prompts)
         check_folder(folder, settings, self.prompts, resume)
         _, self.model = prunable_model(pipe)
+        check_plain(self.model)
+        check_model(folder, self.model)
         self.structures = structures_of(self.model, cast(Sequence[Kind], settings.target))
         chain, conditions = chain_of(
             pipe,
@@ -71,7 +78,7 @@ class MaskLearning:
         self.trainer = MaskTrainer(chain, self.structures, conditions, settings, accelerator)
         accelerator.register_for_checkpointing(self.trainer.learner.schedule)
         self.checkpoints = Checkpoints(
-            _checkpoints(folder),
+            checkpoints_of(folder),
             accelerator,
             self.trainer.gates.named(),
             keep=settings.keep_checkpoints,
@@ -90,9 +97,10 @@ class MaskLearning:
         with shared_failure(self.accelerator):
             if self.accelerator.is_main_process:
                 write_start(self.folder, settings, self.prompts)
+                write_model(self.folder, self.model)
             path = self.folder / "log.jsonl"
             log = TrainingLog(path, self.accelerator, done=trainer.iteration, flag=RESUME)
-        with frozen(self.model), _checkpointing(self.model, settings.gradient_checkpointing):
+        with frozen(self.model), checkpointed_blocks(self.model, settings.gradient_checkpointing):
             while trainer.iteration < settings.iterations:
                 try:
                     figures = trainer.train_iteration()
@@ -134,37 +142,3 @@ def learn_masks(
         accelerator = accelerator_for(settings, folder, cpu=cpu)
     learning = MaskLearning(pipe, prompts, settings, accelerator, folder, resume=resume, tell=tell)
     return learning.run()
-
-
-def check_folder(
-    folder: Path, settings: LearnSettings, prompts: Sequence[str], resume: str | None
-) -> None:
-    """Raise SparseError where a training cannot start, or go on, in a folder; see `check_place`."""
-    check_place(
-        folder,
-        folder,
-        _checkpoints(folder),
-        settings,
-        prompts,
-        resume,
-        free=FREE,
-        flag=RESUME,
-    )
-
-
-def _checkpoints(folder: Path) -> Path:
-    return folder / "checkpoints"
-
-
-@contextmanager
-def _checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, a model computes its blocks again in the backward pass, where that is wanted."""
-    changeable: Any = model
-    if not wanted or changeable.is_gradient_checkpointing:
-        yield
-        return
-    changeable.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        changeable.disable_gradient_checkpointing()

@@ -17,6 +17,7 @@ from sparsediff.plans.records import record
 from sparsediff.plans.strict_json import parse
 from sparsediff.plans.values import one_of
 from sparsediff.prune.mask_unet.mask_config import MASK_CONFIG, MaskConfig
+from sparsediff.prune.tensor_file import TensorFile
 
 SCHEMA = "sparsediff.mask-unet/1"
 CONFIG, WEIGHTS = "mask_unet.json", "mask_unet.safetensors"
@@ -35,29 +36,24 @@ def save_masks(folder: Path, config: MaskConfig, tensors: Mapping[str, Tensor]) 
 
 def load_masks(folder: Path) -> tuple[MaskConfig, dict[str, Tensor]]:
     """What `save_masks` wrote; SparseError names the file that is something else."""
-    from safetensors import SafetensorError, safe_open
-
+    path = folder / CONFIG
     try:
-        values = parse((folder / CONFIG).read_bytes(), source=str(folder / CONFIG))
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            schema = (file.metadata() or {}).get("schema")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        values = parse(path.read_bytes(), source=str(path))
+    except OSError as error:
         raise SparseError(
             f"{folder} holds no decoder masks that can be read: {error}. Needs {CONFIG} and "
             f"{WEIGHTS}, as DecoderMasks.save_pretrained writes them."
         ) from error
     found = values.get("schema") if isinstance(values, dict) else None
-    if found != SCHEMA or schema != SCHEMA:
-        raise SparseError(
-            f"{folder} has the schemas {shown(found)} and {shown(schema)}; needs {SCHEMA!r} of both."
-        )
+    if found != SCHEMA:
+        raise SparseError(f"{path} has the schema {shown(found)}; needs {SCHEMA!r}.")
+    tensors = TensorFile.read(folder / WEIGHTS, schema=SCHEMA, what="decoder masks").tensors
     for name, x in tensors.items():
         if not x.is_floating_point() or not bool(x.isfinite().all()):
             raise SparseError(
                 f"{folder / WEIGHTS}: {name} holds values that are no finite numbers."
             )
-    return read(_DOCUMENT, values, source=str(folder / CONFIG)), tensors
+    return read(_DOCUMENT, values, source=str(path)), dict(tensors)
 
 
 def _config(schema: str, **values: Any) -> MaskConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from sparsediff.distill.whole_file import whole_file
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.semi_structured.mask_training import MaskTraining
+from sparsediff.prune.tensor_file import TensorFile
 
 SCHEMA = "sparsediff.semi-structured-checkpoint/1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,22 +44,13 @@ def load_checkpoint(training: MaskTraining, path: Path) -> None:
 
     Raises SparseError, with nothing changed, for other settings, other layers and other files.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings = json.loads(about.get("settings", "null"))
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise SparseError(f"{path} cannot be read as a checkpoint of masks: {error}.") from error
-    if about.get("schema") != SCHEMA:
-        raise SparseError(f"{path} has the schema {about.get('schema')!r}; needs {SCHEMA!r}.")
+    file = TensorFile.read(path, schema=SCHEMA, what="a checkpoint of masks")
+    found, settings = file.tensors, file.value("settings")
     if settings != _lasting(training):
         raise SparseError(
             f"{path} is of a training with other settings: {settings}. Go on with those, or start anew."
         )
-    iteration = _iteration(path, about.get("iteration", ""), training.settings.iterations)
+    iteration = _iteration(path, file.about.get("iteration", ""), training.settings.iterations)
     for gates in training.masks.gates.values():
         training.optimizer.state[gates] |= {
             "step": torch.tensor(float(iteration)),
@@ -71,7 +64,7 @@ def load_checkpoint(training: MaskTraining, path: Path) -> None:
     training.iteration = iteration
 
 
-def _copy(path: Path, found: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+def _copy(path: Path, found: Mapping[str, Tensor], into: dict[str, Tensor]) -> None:
     if set(found) != set(into):
         raise SparseError(
             f"{path} is of a training of other layers. Name those it was started with."

@@ -14,6 +14,7 @@ from sparsediff.distill.whole_file import whole_file
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.semi_structured.candidates import CANDIDATES, GROUP
 from sparsediff.prune.semi_structured.pattern_masks import SemiStructuredMasks
+from sparsediff.prune.tensor_file import TensorFile
 
 SCHEMA = "sparsediff.semi-structured-masks/1"
 # A byte is a + 6 b + 36 c: three choices of six are 216 values.
@@ -32,17 +33,8 @@ def save_masks(masks: SemiStructuredMasks, path: Path) -> None:
 
 def load_masks(path: Path) -> SemiStructuredMasks:
     """Read what `save_masks` wrote; SparseError, naming the file and what is wrong, for all else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        shapes = json.loads(about.get("shapes", "null"))
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise SparseError(f"{path} cannot be read as 2:4 masks: {error}.") from error
-    if about.get("schema") != SCHEMA:
-        raise SparseError(f"{path} has the schema {about.get('schema')!r}; needs {SCHEMA!r}.")
+    file = TensorFile.read(path, schema=SCHEMA, what="2:4 masks")
+    shapes, tensors = file.value("shapes"), file.tensors
     if not isinstance(shapes, dict) or set(shapes) != set(tensors):
         raise SparseError(f"{path}: its shapes and its tensors name different layers.")
     try:

@@ -94,6 +94,8 @@ class Neurons:
             up, down = join(path, self.up), join(path, self.down)
             start = outputs(model, join(path, self.after)) if self.after else 0
             units = int(model.get_submodule(down).in_features) - start  # type: ignore[arg-type]
+            if not units:  # pruned before, down to nothing
+                continue
             rows = outputs(model, up)
             if rows not in (units, 2 * units):
                 raise UnsupportedModelError(

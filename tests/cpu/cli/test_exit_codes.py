@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsediff import compare
+from sparsediff import loaded_model
 from sparsediff.cli import main
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import resolve_device
@@ -15,7 +15,7 @@ def _no_loading(monkeypatch):
     def refuse(*_, **__):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr(compare, "load_pipeline", refuse)
+    monkeypatch.setattr(loaded_model, "load_pipeline", refuse)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_run_that_fails_leaves_no_folder(sample, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise SparseError("broken")
 
-    monkeypatch.setattr(compare, "load_pipeline", fail)
+    monkeypatch.setattr(loaded_model, "load_pipeline", fail)
     monkeypatch.chdir(tmp_path)
     assert main(["generate", sample, "a circle"]) == 1
     assert not any(tmp_path.iterdir())
@@ -153,7 +153,7 @@ def test_interrupted(sample, monkeypatch, tmp_path, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare, "load_pipeline", interrupt)
+    monkeypatch.setattr(loaded_model, "load_pipeline", interrupt)
     assert main(["generate", sample, "a circle", "-o", str(tmp_path), "--json"]) == 130
     out, err = capsys.readouterr()
     assert json.loads(out)["error"] == "Interrupted."

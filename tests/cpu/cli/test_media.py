@@ -1,6 +1,7 @@
 """Frames survive the way into a file and back."""
 
 import io
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
@@ -61,6 +62,21 @@ def test_other_files_are_refused(tmp_path, frames, name):
     with pytest.raises(SparseError, match=name):
         write_frames(_ramp(frames=frames), tmp_path / name, fps=8)
     assert not (tmp_path / name).exists()
+
+
+def test_a_video_that_a_full_disk_cuts_short_is_an_error(tmp_path, monkeypatch):
+    """As a real full disk does: ffmpeg begins the file, ends quietly, leaves no table of frames."""
+    whole = write_frames(_ramp(), tmp_path / "whole.mp4", fps=8).read_bytes()
+    assert whole[4:8] == b"ftyp"
+
+    def cut_short(path, *_, **__):
+        Path(path).write_bytes(whole[: len(whole) // 2])
+        while True:
+            yield
+
+    monkeypatch.setattr(imageio_ffmpeg, "write_frames", cut_short)
+    with pytest.raises(SparseError, match=r"v\.mp4 could not be written whole"):
+        write_frames(_ramp(), tmp_path / "v.mp4", fps=8)
 
 
 def test_enlarge_repeats_and_shrink_averages():

@@ -34,6 +34,22 @@ def test_sizes_that_fit(size):
     WAN.check(size, pipeline="WanPipeline")
 
 
+@pytest.mark.parametrize(
+    "token",
+    [
+        WAN,
+        TokenSize(width=32, height=16, latent_frames=2, frames=4),
+        TokenSize(width=8, height=8, latent_frames=1, frames=8, first=8),
+        TokenSize(width=16, height=16, latent_frames=1, frames=1),
+    ],
+)
+def test_a_grid_has_a_size(token):
+    for grid in ((1, 2, 3), (5, 30, 52)):
+        assert token.grid(token.size(grid)) == grid
+        width, height, frames = token.size(grid)
+        assert token.grid((width + token.width, height, frames)) != grid
+
+
 @pytest.mark.parametrize(("token", "step"), [(4, 16), (32, 32), (24, 48)])
 def test_the_pipelines_own_multiple_counts_on_top_of_the_token(token, step):
     rule = TokenSize(width=token, height=token, latent_frames=1, frames=1, sides=16)

@@ -135,6 +135,28 @@ def test_recorded_conditions_predict_as_the_pipeline(name: str) -> None:
         assert not torch.allclose(output_of(recorder, swapped, x, time), found, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in SUPPORTED.items() if kind != "one"])
+def test_only_plain_guidance_is_for_a_student_run_with_it(name: str) -> None:
+    """Pipelines whose guidance is of their own would run another student than was trained."""
+    recorder = recorder_of(name, FAMILIES[name].build())
+    if SUPPORTED[name] == "plain":
+        recorder.check_guidance(3.0)
+        return
+    with pytest.raises(SparseError, match=r"does not guide by negative \+ 3 \(positive"):
+        recorder.check_guidance(3.0)
+
+
+@pytest.mark.parametrize(("name", "changes"), [("wan", {"guidance_scale": 1.0}), ("latte", None)])
+def test_a_student_with_guidance_needs_a_teacher_with_it(
+    name: str, changes: dict[str, Any] | None
+) -> None:
+    recorder = recorder_of(name, FAMILIES[name].build(), **changes or {})
+    if changes is None:
+        recorder.guidance_name, recorder.guidance = "", None  # a pipeline that knows of none
+    with pytest.raises(SparseError, match=r"student_guidance=3: .*needs a teacher with it"):
+        recorder.check_guidance(3.0)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_the_reason(name: str) -> None:
     pipe = FAMILIES[name].build()

@@ -18,6 +18,7 @@ WHOLE = {
     "batch": 1,
     "accumulation": 1,
     "segments": 1,
+    "teacher_steps": 1,
     "fake_updates": 1,
     "warmup_iterations": 0,
     "lora_rank": 0,
@@ -28,6 +29,7 @@ WHOLE = {
 }
 REAL = (
     "guidance",
+    "student_guidance",
     "shift",
     "learning_rate",
     "fake_learning_rate",
@@ -95,6 +97,8 @@ def test_fields_that_do_not_go_together() -> None:
         DistillSettings(steps=2, segments=3)
     with pytest.raises(SparseError, match="validation_prompts"):
         DistillSettings(validate_every=5)
+    with pytest.raises(SparseError, match=r"teacher_steps=2.*tdm does not"):
+        DistillSettings(teacher_steps=2)
 
 
 def test_json_brings_them_back() -> None:

@@ -112,8 +112,8 @@ def test_killed_twice_and_resumed_is_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("end", "goes_on"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_interrupted_says_how_to_go_on(arguments, whole, tmp_path, end, goes_on, same_result):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_says_how_to_go_on(arguments, tmp_path, end):
     run = tmp_path / "run"
     command = [*_COMMAND, *arguments, "--out", str(run)]
     code, words = _ended_after(2, command, run / "journal.jsonl", end)
@@ -124,9 +124,6 @@ def test_interrupted_says_how_to_go_on(arguments, whole, tmp_path, end, goes_on,
     assert words.splitlines()[-1] == f"sparsediff search: {saved}"
     assert "Traceback" not in words
     assert not (run / "lock").exists()
-    if goes_on:
-        _run([*_COMMAND, *resume])
-        same_result(run, whole)
 
 
 @pytest.mark.slow

@@ -171,7 +171,6 @@ def test_no_safetensors_file_is_taken_for_a_pickle() -> None:
         "..\\tables.safetensors",
         "README.md",
         7,
-        ["tables.safetensors"],
         False,
     ],
 )
@@ -227,7 +226,8 @@ def test_places_without_a_plan(pipe: Any, folder: Path, tmp_path: Path) -> None:
     empty.mkdir()
     assert "has no plan.json" in refused(pipe, empty)
     assert "has no plan.json" in refused(pipe, str(empty))
-    assert "is a file; give the folder" in refused(pipe, str(folder / "plan.json"))
+    assert "is a file, and no .json; give the folder" in refused(pipe, str(folder / "README.md"))
+    assert "Give the folder that holds both" in refused(pipe, str(folder / "plan.json"))
     for missing in (tmp_path / "none", Path("user/plan"), "./none", "a/b/c", "~/no/such", "a/"):
         assert "There is no plan at" in refused(pipe, missing)
     assert "could not be read" in refused(pipe, "x/" + "y" * 5000)

@@ -16,7 +16,10 @@ from training_processes import in_processes
 
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.learning.chain import chain_of
+from sparsediff.prune.learning.learning_folder import check_model
 from sparsediff.prune.learning.mask_trainer import MaskTrainer
+from sparsediff.prune.masks import Masks
+from sparsediff.prune.removal import remove
 
 FLOAT32 = 2.0**-23
 
@@ -131,6 +134,23 @@ def test_a_nan_names_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         learning_of(tmp_path)
     with pytest.raises(SparseError, match=r"steps was 2 .* is 3 now"):
         learning_of(tmp_path, resume="latest", steps=3)
+
+
+def test_another_models_learning_is_not_gone_on_with(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"iterations": 1, "warmup_iterations": 0}
+    learning_of(tmp_path, **words).run()
+    half = wan(layers=2).transformer.to(torch.bfloat16)
+    check_model(tmp_path, half)  # the same weights, as another --dtype loads them
+    with torch.no_grad():
+        half.blocks[1].ffn.net[2].weight.mul_(1.1)
+    with pytest.raises(SparseError, match=r"learnt for another model than this WanTransformer3DM"):
+        check_model(tmp_path, half)
+    empty = remove(half, Masks(kept={"ffn/blocks.0.ffn": torch.zeros(32, dtype=torch.bool)}))
+    with pytest.raises(SparseError, match="or choose another folder"):
+        check_model(tmp_path, empty)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(SparseError, match=r"model\.json could not be read as JSON"):
+        learning_of(tmp_path, resume="latest", **words)
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:

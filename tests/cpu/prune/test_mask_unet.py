@@ -243,10 +243,11 @@ def config_with(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda folder: (folder / WEIGHTS).unlink(), "holds no decoder masks"),
+        (lambda folder: (folder / CONFIG).unlink(), "holds no decoder masks"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "cannot be read as decoder masks"),
         (
             lambda folder: (folder / WEIGHTS).write_bytes(b"\x80\x04pickle"),
-            "holds no decoder masks",
+            "cannot be read as decoder masks",
         ),
         (lambda folder: (folder / CONFIG).write_text("{"), "line 1"),
         (lambda folder: config_with(folder, schema="other/1"), "needs 'sparsediff.mask-unet/1'"),

@@ -21,6 +21,21 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert again.density == masks.density == 3 / 12
 
 
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "masks.safetensors"
+    Masks(kept={HEADS.key: KEPT}).save(path)
+
+    def half(tensors, file, **_):
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sparsediff.prune.masks.save_file", half)
+    with pytest.raises(SparseError, match="No space left"):
+        Masks(kept={HEADS.key: ~KEPT}).save(path)
+    assert torch.equal(Masks.load(path).kept[HEADS.key], KEPT)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_no_masks_keep_everything():
     assert Masks(kept={}).density == 1
 
@@ -60,6 +75,27 @@ def test_a_file_of_something_else_is_refused(tmp_path, tensor, schema, words):
     path = tmp_path / "masks.safetensors"
     save_file({HEADS.key: tensor}, path, metadata={"schema": schema})
     with pytest.raises(SparseError, match=words):
+        Masks.load(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "blocks/x",
+            "blocks/blocks.²",
+            "../../etc/passwd",
+            "heads/",
+            "norms/blocks.0",
+            "heads/.a",
+        ),
+        *("heads//etc", f"blocks/blocks.{'9' * 5000}", "ffn/" + "a." * 50 + "b", "heads/a\n"),
+    ],
+)
+def test_a_key_that_is_no_path_of_a_module_is_refused(tmp_path, key):
+    path = tmp_path / "masks.safetensors"
+    save_file({key: KEPT.to(torch.uint8)}, path, metadata={"schema": SCHEMA})
+    with pytest.raises(SparseError, match=r"names no structure: needs heads/, ffn/ or blocks/"):
         Masks.load(path)
 
 

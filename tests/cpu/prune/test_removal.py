@@ -12,7 +12,7 @@ from torch import nn
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune import removal
 from sparsediff.prune.masks import Masks
-from sparsediff.prune.removal import remove
+from sparsediff.prune.removal import masked_difference, remove
 
 
 def _halved(structures, kinds=("heads", "ffn")):
@@ -95,6 +95,34 @@ def test_the_check_is_as_sharp_in_half_precision(dtype, monkeypatch):
     monkeypatch.setattr(removal, "structures_of", lambda model, kinds: wrong)
     with pytest.raises(SparseError, match="nothing was changed"):
         remove(half, masks, batch=case.batch)
+
+
+def test_the_check_is_in_float32_whatever_is_on(monkeypatch):
+    """Under autocast, bfloat16 would round what is to be seen away; TF32 does so on GPUs."""
+    case = case_of("stable_diffusion")
+    masks = _halved(case.structures)
+    conv = torch.backends.cudnn.conv
+    own = conv.fp32_precision
+    told = []
+    output = removal._output
+
+    def noting(model, batch):
+        told.append((conv.fp32_precision, torch.get_float32_matmul_precision()))
+        return output(model, batch)
+
+    monkeypatch.setattr(removal, "_output", noting)
+    plain = masked_difference(case.model, case.structures, masks, case.batch)
+    before = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision
+    with torch.autocast("cpu", torch.bfloat16):
+        found = masked_difference(case.model, case.structures, masks, case.batch)
+        assert torch.is_autocast_enabled("cpu")
+    assert found == plain > 0
+    assert told == [("ieee", "highest")] * 4
+    assert conv.fp32_precision == own != "ieee"
+    assert (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cuda.matmul.fp32_precision,
+    ) == before
 
 
 def test_a_batch_of_another_model_is_refused():

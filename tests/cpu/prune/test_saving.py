@@ -81,6 +81,15 @@ def test_a_model_replaces_the_one_that_was_there(tmp_path):
     assert loaded.config.pruning == again.config.pruning  # what is saved makes the same model
 
 
+def test_a_pipeline_that_is_whole_is_not_replaced(tmp_path):
+    wan(layers=1).save_pretrained(tmp_path)
+    before = _contents(tmp_path)
+    pipe, masks = _pipeline()
+    with pytest.raises(SparseError, match="holds a pipeline that is not a pruned one"):
+        save_pruned(tmp_path, pipe, masks)
+    assert _contents(tmp_path) == before
+
+
 def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
     pipe, masks = _pipeline()
     save_pruned(tmp_path / "out", pipe, masks)

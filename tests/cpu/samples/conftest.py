@@ -6,3 +6,4 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "samples/train"))
 sys.path.append(str(ROOT / "samples"))  # last: names such as `models` are common
+sys.path.append(str(ROOT / "samples/tables"))

@@ -133,7 +133,7 @@ def test_the_page(
     assert "| sparse student (BLADE) | 8 | 0.26 | 100.0 |" in text
     assert "| sparse student (BLADE) | 10.00 (0.00) | 9.1x | 9.00 (0.00) | 10.0x |" in text
     assert "**9.1 times as fast**" in text
-    assert "python here.py\npython samples/distill_rows.py dense-student-sparse\n" in text
+    assert "python here.py\npython samples/tables/distill_rows.py dense-student-sparse\n" in text
     picture = distill_table.picture(videos)
     assert picture.size == (210 + 9 * 64, 3 * 68)
 
