@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from app_page import DONE, start
+from app_page import DONE, start, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -33,7 +33,7 @@ def test_a_past_run_is_opened_again(tab, server, screenshot):
     assert tab.input_value("#density input[type=number]") == "0.4"
     assert "seed=61" in tab.url
     tab.wait_for_function("() => document.activeElement.matches('.sd-player')")
-    tab.get_by_role("button", name="Method, size, steps, seed").click()
+    unfold(tab)
     assert tab.input_value("#seed input") == "61"
 
 

@@ -6,6 +6,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from app_page import unfold
 from toy_folder import BRANCHES, LAYERS, PROMPT
 
 from sparsediff.plans import PatternPlan
@@ -37,8 +38,7 @@ def refused(page, words):
 
 
 def test_search_compare_download_upload(tab, server, browser, screenshot, tmp_path):
-    folded = tab.get_by_role("button", name="Method, size, steps, seed")
-    folded.click()
+    unfold(tab)
     tab.locator("#gate input").set_checked(False)  # the toy is too small to pay
     open_tab(tab)
     tab.locator("#search-value input").fill("0.6")
@@ -98,7 +98,7 @@ def check_another_page(browser, server, path, screenshot):
     page.set_default_timeout(180_000)
     page.goto(server.address)
     page.wait_for_selector("#compare")
-    page.get_by_role("button", name="Method, size, steps, seed").click()
+    unfold(page)
     method(page).click()
     assert NAME not in page.get_by_role("listbox").inner_text()
     page.keyboard.press("Escape")
@@ -128,15 +128,16 @@ def check_another_page(browser, server, path, screenshot):
 def test_an_address_with_a_plan_of_a_page_that_was_left(tab, server):
     tab.goto(f"{server.address}?method=plan+gone&seed=77")
     tab.wait_for_selector("#status [data-state=error]:has-text('no method or plan called')")
-    tab.get_by_role("button", name="Method, size, steps, seed").click()
+    unfold(tab)
     assert method(tab).input_value() == "adaspa"
     assert tab.locator("#seed input").input_value() == "77"
 
 
 def test_stop_a_search(tab, server):
-    tab.get_by_role("button", name="Method, size, steps, seed").click()
+    unfold(tab)
     tab.locator("#steps input").fill("300")
     open_tab(tab)
+    assert tab.locator("#steps input").input_value() == "300"
     tab.get_by_role("button", name="Search").click()
     tab.wait_for_selector(f"{SAID} p:text-matches('step [0-9]+ of 300')")
     tab.locator("#search-stop").click()
