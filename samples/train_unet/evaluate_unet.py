@@ -30,6 +30,8 @@ from clips import generator_of  # noqa: E402
 from pictures import NAMES, captions_of, draw_pictures, every_caption, labels_of  # noqa: E402
 from train_unet import PHASES, LatentPictures, encoded_pictures, velocity_loss  # noqa: E402
 
+import sparsediff  # noqa: E402, F401  # with it diffusers finds the classes of pruned models
+
 FIRST_SEED = 1000
 SHEET_SIZE = (8, 12)
 MODEL = HERE.parent / "models/shapes-unet"

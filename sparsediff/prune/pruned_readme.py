@@ -29,7 +29,7 @@ def pruned_readme(
     body = [
         "# Pruned model",
         f"{what} units that matter least{f', made from `{base}`' if base else ''}.",
-        _use(name, alone=alone),
+        _use(name, alone=alone, dtype=next(iter(pruned.values())).dtype),
         _table(pruned, masks),
         "`pruning_masks.safetensors`, beside the weights, says which units of the original stayed. It "
         "is not needed to run the model.",
@@ -37,14 +37,16 @@ def pruned_readme(
     return "\n".join(front) + "\n\n" + "\n\n".join(body) + "\n"
 
 
-def _use(name: str, *, alone: bool) -> str:
+def _use(name: str, *, alone: bool, dtype: object) -> str:
     load = f"sparsediff.{name}" if alone else "DiffusionPipeline"
-    other = [] if alone else ["from diffusers import DiffusionPipeline"]
+    # Without it diffusers makes its models float32, and transformers leaves its own as they are.
+    half = "" if dtype == torch.float32 else f", torch_dtype={dtype}"
     lines = [
         "import sparsediff  # diffusers finds the class of the model there",
-        *other,
+        *(["import torch"] if half else []),
+        *([] if alone else ["from diffusers import DiffusionPipeline"]),
         "",
-        f'{"model" if alone else "pipe"} = {load}.from_pretrained("this folder or its Hub id")',
+        f'{"model" if alone else "pipe"} = {load}.from_pretrained("this folder or its Hub id"{half})',
     ]
     return "## Use\n\n```python\n" + "\n".join(lines) + "\n```"
 

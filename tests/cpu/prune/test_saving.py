@@ -57,6 +57,19 @@ def test_a_pipeline_comes_back(tmp_path):
     )
     assert f"| transformer: parameters | {small:,} | {whole:,} |" in readme
     assert "| transformer: blocks that masks are for | 2 | 3 |" in readme
+    assert "torch_dtype" not in readme
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["pipeline", "model"])
+def test_the_card_of_a_model_in_half_precision_loads_it_so(tmp_path, alone):
+    pipe, masks = _pipeline()
+    pipe.to(torch.bfloat16)
+    save_pruned(tmp_path / "out", pipe.transformer if alone else pipe, masks)
+    code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    told = {}
+    exec(code.replace("this folder or its Hub id", str(tmp_path / "out")), told)
+    parts = [told["model"]] if alone else [told["pipe"].transformer, told["pipe"].text_encoder]
+    assert {part.dtype for part in parts} == {torch.bfloat16}
 
 
 def test_a_model_replaces_the_one_that_was_there(tmp_path):
