@@ -100,6 +100,7 @@ def _subject(row: Row, loaded: Loaded, folder: Path) -> Subject:
     training = folder / "learning" / f"{row.model.name}-{row.seed}-{str(loaded.weights)[:8]}"
     if row.criterion == "ecodiff":
         del call["num_inference_steps"]  # among its own settings
+        call.update(row.model.chain)
 
     def tell(done: int, of: int) -> None:
         print(f"{row.name}: {done} of {of} rounds", flush=True)

@@ -59,6 +59,8 @@ def told_of(row: Row, loaded: Loaded) -> dict[str, Any]:
     if criterion != WHOLE:
         settings |= sample.criterion(criterion, row.seed).to_dict()
         settings["prompts"] = len(sample.calibration_of(criterion))
+        if criterion == "ecodiff" and sample.chain:
+            settings["chain"] = dict(sample.chain)
         command = sample.command(criterion, row.ratio, row.seed)
     return {
         "schema": SCHEMA,

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _distill(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; empty in processes that are not the main one."""
+    from sparsediff.distill.student.student_card import CARD
+    from sparsediff.distill.student.student_files import FILES
     from sparsediff.distill.training.acceleration import accelerator_for
     from sparsediff.distill.training.distillation import Distillation, check_folder
     from sparsediff.distill.training.earlier_student import check_earlier
@@ -67,10 +69,11 @@ def _distill(args: argparse.Namespace) -> dict[str, Any]:
     from sparsediff.generation import GenerationRecipe
     from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
     from sparsediff.model_files import ModelFiles
-    from sparsediff.output_folder import require_writable
+    from sparsediff.output_folder import require_free, require_writable
 
     out = Path(args.out)
     require_writable(out, advice="Choose another --out.")
+    require_free(out, FILES, mine=CARD)
     prompts = prompts_of(args)
     hide_library_bars()
     files = ModelFiles(name=args.model)

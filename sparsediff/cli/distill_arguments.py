@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from sparsediff.cli.flags import flags_of
+from sparsediff.cli.flags import flags_of, folder
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
@@ -43,7 +43,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     flag(
         "limit", type=int, default=LIMIT, metavar="N", help="use the first N prompts (%(default)s)"
     )
-    flag("out", metavar="DIR", required=True, help="folder for the student and its training")
+    out = "folder for the student and its training"
+    flag("out", type=folder, metavar="DIR", required=True, help=out)
     flag("encode_to", metavar="FILE", help="only write the prompts' embeddings, to train on later")
     flag(
         "resume_from_checkpoint", metavar="NAME", help="latest, or the name of a checkpoint in DIR"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -14,3 +15,10 @@ def flags_of(group: Any) -> Callable[..., None]:
         group.add_argument(*spellings, dest=name, **words)
 
     return flag
+
+
+def folder(text: str) -> str:
+    """The type of a flag that names a folder; an unset variable of a shell is not the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: needs the name of a folder")
+    return text

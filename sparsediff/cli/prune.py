@@ -86,8 +86,11 @@ def _criterion(args: argparse.Namespace) -> Criterion:
                 f"of {users}."
             )
     for name in ("samples", "repeat", "limit"):
-        if getattr(args, name) < (0 if name == "samples" else 1):
-            raise SparseError(f"--{name} {getattr(args, name)}: needs a whole number from 1 on.")
+        least = 0 if name == "samples" else 1
+        if getattr(args, name) < least:
+            raise SparseError(
+                f"--{name} {getattr(args, name)}: needs a whole number from {least} on."
+            )
     if args.resume is not None and args.objective != "ecodiff":
         raise SparseError(f"--resume: {args.objective} learns nothing that it could go on with.")
     given = {name: getattr(args, name) for name in own if getattr(args, name) is not None}

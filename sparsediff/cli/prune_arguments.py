@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from sparsediff.cli.flags import flags_of
+from sparsediff.cli.flags import flags_of, folder
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
@@ -36,7 +36,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add every argument, in groups."""
     p.add_argument("model", metavar="MODEL", help="pipeline folder or Hub id, or a model's folder")
     flag = flags_of(p)
-    flag("out", metavar="DIR", required=True, help="folder for what is left: loadable as MODEL is")
+    out = "folder for what is left: loadable as MODEL is"
+    flag("out", type=folder, metavar="DIR", required=True, help=out)
     flag("target", type=_kinds, default=("heads", "ffn"), metavar="KINDS", help="(heads,ffn)")
     flag("ratio", type=float, default=0.2, help="share of each kind's units given up (%(default)s)")
     flag("objective", choices=OBJECTIVES, default="ecodiff", help="what tells them (%(default)s)")
@@ -45,9 +46,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     flag("scope", choices=SCOPES, help="layers compete, or give up alike (the objective's)")
     flag("heads_multiple_of", type=int, default=1, metavar="N", help="as Ulysses needs (1)")
     flag("least", type=int, default=1, metavar="N", help="units that a layer keeps at least (1)")
-    flag(
-        "resume", nargs="?", const="latest", metavar="NAME", help="ecodiff: latest, or a checkpoint"
-    )
+    resume = "ecodiff: go on from the latest or a named checkpoint; latest begins anew without one"
+    flag("resume", nargs="?", const="latest", metavar="NAME", help=resume)
     _add_learning(flags_of(p.add_argument_group("ecodiff (arXiv 2412.02852)")))
     _add_scoring(flags_of(p.add_argument_group("wanda, owl")))
     _add_run(flags_of(p.add_argument_group("run")))

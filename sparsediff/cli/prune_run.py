@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsediff.cli.prompt_file import read_prompts
-from sparsediff.cli.prune import TRAINING, recipe_of
+from sparsediff.cli.prune import REPORT, TRAINING, recipe_of
 from sparsediff.cli.prune_samples import sample
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
 from sparsediff.model_files import ModelFiles
+from sparsediff.output_folder import require_free
 from sparsediff.prune.example_batch import example_batch
 from sparsediff.prune.masks import Masks
 from sparsediff.prune.model_folder import load_model
@@ -21,15 +22,16 @@ from sparsediff.prune.origin import earlier_masks
 from sparsediff.prune.original_paths import original_masks
 from sparsediff.prune.pipeline_model import prunable_model
 from sparsediff.prune.proof_batch import proof_batch
-from sparsediff.prune.pruned_folder import check_place
+from sparsediff.prune.pruned_folder import MASKS, MODEL, PIPELINE, check_place
 from sparsediff.prune.pruning import PruneSettings, prune
 from sparsediff.prune.pruning_result import PruningResult
-from sparsediff.prune.saving import save_pruned
+from sparsediff.prune.saving import README, save_pruned
 from sparsediff.prune.structures import structures_of
 from sparsediff.prune.subject import Subject
 from sparsediff.timed_run import Runner
 
 _PROMPT = "a red ball"
+RECIPE = "generation.json"
 
 
 def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> PruningResult:
@@ -42,6 +44,7 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
     hide_library_bars()
     device = resolve_device(args.device)
     pipe = load_pipeline(files, dtype=resolve_dtype(args.dtype, recipe, device), device=device)
+    require_free(Path(args.out), [README, REPORT, RECIPE, *pipe.components], mine=PIPELINE)
     component, model = prunable_model(pipe)
     earlier = earlier_masks(files.folder and files.folder / component, model)
     batch = proof_batch(pipe, model, (prompts or [recipe.prompt or _PROMPT])[0], recipe.call)
@@ -82,6 +85,7 @@ def prune_model(args: argparse.Namespace, settings: PruneSettings) -> PruningRes
     device = resolve_device(args.device)
     folder = Path(args.model).expanduser()
     check_place(Path(args.out), alone=True, source=folder)
+    require_free(Path(args.out), [README, REPORT, MASKS], mine=MODEL)
     model = load_model(folder, dtype=args.dtype, device=device)
     earlier = earlier_masks(folder, model)
     subject = Subject(model=model, structures=structures_of(model, settings.target))
@@ -126,8 +130,8 @@ def _of_the_original(earlier: Masks | None, masks: Masks) -> Masks:
 
 def _keep_recipe(files: ModelFiles, out: Path) -> None:
     """What makes a user type only a prompt goes along."""
-    if files.folder is not None and (files.folder / "generation.json").is_file():
-        (out / "generation.json").write_bytes((files.folder / "generation.json").read_bytes())
+    if files.folder is not None and (files.folder / RECIPE).is_file():
+        (out / RECIPE).write_bytes((files.folder / RECIPE).read_bytes())
 
 
 def _teller(args: argparse.Namespace) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sparsediff.cli.flags import folder
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 from sparsediff.cli.public_words import public_path
 
@@ -19,7 +20,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", metavar="MODEL", nargs="?", help="pipeline folder or Hub id")
     p.add_argument("--prompts", metavar="FILE", help="calibration prompts, one a line")
     p.add_argument("--limit", type=int, metavar="N", help=f"use the first N prompts ({LIMIT})")
-    p.add_argument("-o", "--out", metavar="DIR", help="new folder for the plan and all work done")
+    out = "new folder for the plan and all work done"
+    p.add_argument("-o", "--out", type=folder, metavar="DIR", help=out)
     p.add_argument(
         "--resume", metavar="DIR", help="go on with the search in this folder; needs nothing else"
     )

@@ -21,6 +21,8 @@ from sparsediff.search import Method
 README, SCHEDULER = "README.md", "scheduler"
 # What an older student may have and a new one not.
 _PARTS = (WEIGHTS, SPARSE_ATTENTION)
+# What a folder may not have of somebody else; of a student that is no LoRA also its model.
+FILES = (README, SCHEDULER, *_PARTS, "transformer", "unet")
 
 
 def save_student(

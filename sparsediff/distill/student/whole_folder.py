@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparsediff.kernels.errors import SparseError
-from sparsediff.output_folder import require_writable
+from sparsediff.output_folder import require_free, require_writable
 
 
 @contextmanager
@@ -18,7 +18,8 @@ def whole_folder(folder: Path, *, last: str, old: Collection[str]) -> Iterator[P
     """A scratch folder; what the with-block wrote into it is moved into `folder` at its end.
 
     The file `last` makes the others count: the old one goes before anything is moved, the new one comes
-    after everything. Names in `old` that were not written again are removed, other files stay. When
+    after everything. Names in `old` that were not written again are removed, other files stay; without
+    the file `last` nothing that is there is taken for an old result, and nothing is replaced. When
     anything fails, the disk being full above all, `folder` is as it was. Raises SparseError then.
     """
     from safetensors import SafetensorError
@@ -28,6 +29,7 @@ def whole_folder(folder: Path, *, last: str, old: Collection[str]) -> Iterator[P
     try:
         scratch.mkdir(parents=True)
         yield scratch
+        require_free(folder, [path.name for path in scratch.iterdir()], mine=last)
         flush(scratch)
         _move(scratch, folder, last=last, old=old)
     except (OSError, SafetensorError) as error:

@@ -218,6 +218,16 @@ def test_bad_value(sample, prompts, tmp_path, arguments, words, capsys):
 
 
 @pytest.mark.usefixtures("no_loading")
+def test_what_is_in_the_way_is_said_before_the_training(sample, prompts, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    assert main(["distill", sample, "--prompts", prompts, "--out", str(out)]) == 1
+    assert "out holds README.md, which would be replaced" in capsys.readouterr().err
+    assert (out / "README.md").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_loading")
 def test_an_error_is_one_json_object(sample, tmp_path, capsys):
     given = ["distill", sample, "--prompts", str(tmp_path / "none.txt"), "--out", str(tmp_path)]
     assert main([*given, "--json"]) == 1

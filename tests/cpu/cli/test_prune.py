@@ -138,6 +138,26 @@ def test_bad_input_before_anything_is_loaded(more, words, tmp_path, capsys, monk
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("model", [UNET, f"{UNET}/unet"], ids=["pipeline", "model"])
+@pytest.mark.parametrize("theirs", ["README.md", "pruning.html"])
+def test_what_is_in_the_way_is_not_replaced(model, theirs, tmp_path, capsys, monkeypatch):
+    """Said before anything is scored; the current folder is the likeliest."""
+    model = str(Path(model).resolve())
+    monkeypatch.chdir(tmp_path)
+    Path(theirs).write_text("mine")
+    assert main(["prune", model, "--objective", "magnitude", "--out", ".", "--samples", "0"]) == 1
+    assert f"The current folder holds {theirs}, which would be replaced" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {theirs: "mine"}
+
+
+@pytest.mark.parametrize("name", ["prune", "distill", "search"])
+def test_an_empty_name_is_not_the_current_folder(name, capsys):
+    with pytest.raises(SystemExit) as error:
+        parser().parse_args([name, UNET, "--prompts", "x", "--out", ""])
+    assert error.value.code == 2
+    assert "--out: is empty: needs the name of a folder" in capsys.readouterr().err
+
+
 def test_a_model_alone_cannot_be_run(prompts, tmp_path, capsys):
     arguments = ["prune", f"{UNET}/unet", "--objective", "wanda", "--prompts", prompts]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1

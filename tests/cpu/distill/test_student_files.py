@@ -133,6 +133,18 @@ def full(*_: Any, **__: Any) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_what_is_in_the_way_of_a_first_student_is_not_replaced(made: Any, tmp_path: Path) -> None:
+    """Without a student's card nothing says that a folder's README.md is a student's."""
+    pipe, card, _ = made
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(SparseError, match=r"holds README\.md, which would be replaced"):
+        save(pipe, card, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"README.md": "mine"}
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
