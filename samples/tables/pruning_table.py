@@ -5,9 +5,7 @@ OMP_WAIT_POLICY=PASSIVE python samples/tables/pruning_time.py
 python samples/tables/pruning_table.py
 python samples/tables/pruning_table.py --samples 2 --output /tmp/page.md   # first samples of rows
 
-The rows were estimated, from single steps on one busy core, to take 40 minutes of a core for
-shapes-unet (of them 18 for three trainings of EcoDiff) and 120 for shapes-wan (35 for two): about 80
-minutes on two cores with nothing else to do. The page tells what they took.
+The page tells how long its rows took.
 """
 
 from __future__ import annotations

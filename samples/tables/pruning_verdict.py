@@ -74,7 +74,7 @@ def _claim(signs: list[Any], rivals: str) -> str:
     if len(signs) in {won, absent}:
         return said
     counted = f"Of {len(signs)} comparisons it wins {won} and loses {lost}, {open_} are open"
-    return f"{said}\n{counted}, and for {absent} rows are missing."
+    return f"{said}\n{counted}{f', and for {absent} rows are missing' if absent else ''}."
 
 
 def _place(cases: list[tuple[str, str, Any]]) -> str:
