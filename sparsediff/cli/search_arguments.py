@@ -20,8 +20,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", metavar="MODEL", nargs="?", help="pipeline folder or Hub id")
     p.add_argument("--prompts", metavar="FILE", help="calibration prompts, one a line")
     p.add_argument("--limit", type=int, metavar="N", help=f"use the first N prompts ({LIMIT})")
-    out = "new folder for the plan and all work done"
-    p.add_argument("-o", "--out", type=folder, metavar="DIR", help=out)
+    new = "new folder for the plan and all work done"
+    p.add_argument("-o", "--out", type=folder, metavar="DIR", help=new)
     p.add_argument(
         "--resume", metavar="DIR", help="go on with the search in this folder; needs nothing else"
     )

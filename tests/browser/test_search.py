@@ -6,7 +6,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from app_page import unfold
+from app_page import settle, unfold
 from toy_folder import BRANCHES, LAYERS, PROMPT
 
 from sparsediff.plans import PatternPlan
@@ -19,7 +19,7 @@ NAME = "plan density 0.6"
 
 def open_tab(page):
     page.get_by_role("tab", name="Search").click()
-    page.wait_for_selector("#search")
+    settle(page, "#search")
 
 
 def upload(page, name, content):

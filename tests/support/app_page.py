@@ -15,11 +15,17 @@ def start(page, **numbers):
 
 
 def unfold(page):
-    """Open the folded settings and let them settle.
-
-    Gradio puts folded parts into the page when they are opened, and their values a moment later. What
-    a robot types within that moment, some milliseconds, is lost: once in 20 times on a busy machine.
-    """
+    """Open the folded settings and let them settle."""
     page.get_by_role("button", name="Method, size, steps, seed").click()
-    page.locator("#steps input").wait_for()
+    settle(page, "#steps input")
+
+
+def settle(page, newest):
+    """Wait for a part that was just opened, of which `newest` is one, to have its values.
+
+    Gradio puts folded parts and tabs into the page when they are opened, and their values a moment
+    later. What a robot types within that moment, some milliseconds, is lost: once in 20 times on a busy
+    machine.
+    """
+    page.locator(newest).wait_for()
     page.wait_for_timeout(300)
