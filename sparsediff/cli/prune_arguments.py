@@ -9,7 +9,7 @@ from sparsediff.cli.flags import flags_of, folder
 from sparsediff.cli.generate_arguments import DTYPE_NAMES
 
 # Written out because the packages that know them import torch; a test compares them.
-OBJECTIVES = ("ecodiff", "magnitude", "wanda", "owl", "random")
+OBJECTIVES = ("ecodiff", "fisher", "magnitude", "wanda", "owl", "random")
 KINDS = ("heads", "ffn", "blocks")
 SCOPES = ("kind", "layer")
 LIMIT = 100
@@ -20,8 +20,13 @@ OPTIONS = {
         *("steps", "guidance", "iterations", "batch", "accumulation", "heads_learning_rate"),
         *("ffn_learning_rate", "blocks_learning_rate", "schedule", "warmup_iterations", "clip"),
         *("distance", "beta", "regulariser", "initial_logit", "damping", "precision"),
+        *("start", "fisher_draws", "start_spread"),
         *("latents_every", "gradient_checkpointing", "seed", "checkpoint_every"),
         *("keep_checkpoints",),
+    ),
+    "fisher": (
+        *("steps", "guidance", "fisher_draws", "batch", "precision", "latents_every"),
+        *("gradient_checkpointing", "seed"),
     ),
     "magnitude": (),
     "wanda": ("per_row", "step_weights"),
@@ -48,7 +53,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     flag("least", type=int, default=1, metavar="N", help="units that a layer keeps at least (1)")
     resume = "ecodiff: go on from the latest or a named checkpoint; latest begins anew without one"
     flag("resume", nargs="?", const="latest", metavar="NAME", help=resume)
-    _add_learning(flags_of(p.add_argument_group("ecodiff (arXiv 2412.02852)")))
+    _add_learning(flags_of(p.add_argument_group("ecodiff (arXiv 2412.02852), fisher")))
     _add_scoring(flags_of(p.add_argument_group("wanda, owl")))
     _add_run(flags_of(p.add_argument_group("run")))
 
@@ -75,6 +80,10 @@ def _add_learning(flag: Callable[..., None]) -> None:
     flag("clip", type=float, help="largest norm of the gradients (1)")
     flag("initial_logit", type=float, help="(3)")
     flag("damping", type=float, help="of the gates' noise; 0 is the exact hard concrete (0.5)")
+    starts = "all gates alike, or by their units' Fisher information (even)"
+    flag("start", choices=("even", "fisher"), help=starts)
+    flag("fisher_draws", type=int, metavar="N", help="samples for that information (40)")
+    flag("start_spread", type=float, help="logits from the first to the last by it (6)")
     flag("precision", choices=("no", "fp16", "bf16"), help="autocast (no)")
     flag("latents_every", type=int, metavar="N", help="keep one latent in N of a chain (2)")
     flag("gradient_checkpointing", action="store_true", default=None, help="the model's own, too")
@@ -91,7 +100,7 @@ def _add_scoring(flag: Callable[..., None]) -> None:
 
 
 def _add_run(flag: Callable[..., None]) -> None:
-    flag("steps", type=int, metavar="N", help="denoising steps of ecodiff, wanda, owl and samples")
+    flag("steps", type=int, metavar="N", help="denoising steps of all that runs, and of samples")
     flag("guidance", type=float, help="guidance scale (the pipeline's)")
     flag("size", metavar="WxHxF", help="pixels and frames (default: generation.json)")
     flag("samples", type=int, default=1, metavar="N", help="prompts shown before and after (1)")

@@ -117,9 +117,9 @@ def _check_alone(args: argparse.Namespace, settings: PruneSettings) -> None:
 
 
 def _call(recipe: GenerationRecipe, settings: PruneSettings) -> dict[str, Any]:
-    """Arguments of the pipeline's own call; ecodiff's settings have their own number of steps."""
+    """Arguments of the pipeline's own call, but for the number of steps where the criterion has it."""
     call = dict(recipe.call)
-    if settings.criterion.name == "ecodiff":
+    if "steps" in settings.criterion.options():
         call.pop("num_inference_steps", None)
     return call
 

@@ -27,9 +27,9 @@ class Computing(Protocol):
 
 
 def accelerator_for(
-    settings: Computing, folder: Path, *, cpu: bool = False, report_to: str | None = None
+    settings: Computing, folder: Path | None, *, cpu: bool = False, report_to: str | None = None
 ) -> Any:
-    """accelerate's Accelerator for a training that keeps its things in `folder`.
+    """accelerate's Accelerator for a training that keeps its things in `folder`, None if it has none.
 
     `report_to` names one of accelerate's trackers. Raises SparseError for a tracker that is not known
     or not installed, and for a precision or a way to share the work that cannot be used here.
@@ -45,7 +45,7 @@ def accelerator_for(
             cpu=cpu,
             mixed_precision=settings.precision,
             log_with=report_to,
-            project_dir=str(folder),
+            project_dir=None if folder is None else str(folder),
             kwargs_handlers=[unused],
         )
     except ValueError as error:

@@ -42,17 +42,15 @@ class EcoDiff(Criterion):
         subject.check_prompts(self.name)
         if subject.folder is None:
             raise SparseError("ecodiff keeps its training in a folder; the subject has none.")
-        if prunable_model(subject.pipe)[1] is not subject.model:
-            raise SparseError(
-                f"The subject's {type(subject.model).__name__} is not the model of its pipeline, "
-                f"which is the one that ecodiff learns; pass that."
-            )
+        check_own(subject, self.name)
         kinds = {one.kind for one in subject.structures}
         target = tuple(kind for kind in KINDS if kind in kinds)
         settings = replace(self.settings, target=target, call=subject.call)
+        first = settings.draws_first
+        rounds = first + settings.iterations
 
         def tell(figures: LearnFigures, seconds: float) -> None:
-            subject.progress(figures.iteration, settings.iterations)
+            subject.progress(first + figures.iteration, rounds)
 
         return learn_masks(
             subject.pipe,
@@ -61,6 +59,7 @@ class EcoDiff(Criterion):
             subject.folder,
             resume=subject.resume,
             tell=tell,
+            tell_start=lambda done: subject.progress(done, rounds),
         )
 
     def with_options(self, **options: Any) -> Self:
@@ -75,6 +74,15 @@ class EcoDiff(Criterion):
     def to_dict(self) -> dict[str, Any]:
         """Name and settings, without what the subject says."""
         return {"name": self.name, **_own(self.settings)}
+
+
+def check_own(subject: Subject, who: str) -> None:
+    """Raise SparseError where the subject's pipeline would run another model than the subject's."""
+    if prunable_model(subject.pipe)[1] is not subject.model:
+        raise SparseError(
+            f"The subject's {type(subject.model).__name__} is not the model of its pipeline, "
+            f"which is the one that {who} runs; pass that."
+        )
 
 
 def _own(settings: LearnSettings) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.criteria.criterion import Criterion
 from sparsediff.prune.criteria.ecodiff import EcoDiff
+from sparsediff.prune.criteria.fisher import Fisher
 from sparsediff.prune.criteria.magnitude import Magnitude
 from sparsediff.prune.criteria.owl import OWL
 from sparsediff.prune.criteria.random_units import RandomUnits
 from sparsediff.prune.criteria.wanda import Wanda
 
 CRITERIA: dict[str, type[Criterion]] = {
-    criterion.name: criterion for criterion in (EcoDiff, Magnitude, Wanda, OWL, RandomUnits)
+    criterion.name: criterion for criterion in (EcoDiff, Fisher, Magnitude, Wanda, OWL, RandomUnits)
 }
 
 

@@ -40,6 +40,18 @@ class GateLogits(nn.Module):
         """The logits by structure's key."""
         return dict(zip(self.keys, self.logits, strict=True))
 
+    @torch.no_grad()
+    def start_from(self, scores: Scores) -> None:
+        """Logits by the units' ranks among those of their kind, evenly spread about initial_logit."""
+        first, spread = self.settings.initial_logit, self.settings.start_spread
+        for kind in dict.fromkeys(self.kinds):
+            keys = [key for key, of in zip(self.keys, self.kinds, strict=True) if of == kind]
+            ranked = ranks(torch.cat([scores.values[key] for key in keys]))
+            logits = first + spread * (ranked - 0.5)
+            sizes = [len(scores.values[key]) for key in keys]
+            for key, part in zip(keys, logits.split(sizes), strict=True):
+                self.named()[key].copy_(part)
+
     def scores(self) -> Scores:
         """The logits as scores: units that the chain could do without have been driven down."""
         return Scores(values={key: logits.detach().clone() for key, logits in self.named().items()})
@@ -64,3 +76,10 @@ class GateLogits(nn.Module):
             ]
             total = total + torch.stack(layers).mean()
         return total
+
+
+def ranks(values: Tensor) -> Tensor:
+    """From 0, the lowest, to 1: fp32 ``[units]``; the first of equal ones is higher, one alone 1/2."""
+    order = values.argsort(descending=True, stable=True).argsort()
+    most = len(values) - 1
+    return 1 - order.float() / most if most else torch.full_like(values, 0.5)

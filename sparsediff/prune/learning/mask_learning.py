@@ -43,8 +43,9 @@ class MaskLearning:
 
     `prompts`: texts, or what was recorded of them. ``folder`` holds settings.json, prompts.json,
     model.json, log.jsonl (a line of figures an iteration) and checkpoints. `resume`: "latest" or the
-    name of a checkpoint, None to start; `tell` is called with every iteration's figures and seconds.
-    Raises SparseError when the folder holds another training, or one for another model.
+    name of a checkpoint, None to start; `tell` is called with every iteration's figures and seconds,
+    `tell_start` with how many samples of ``settings.draws_first`` are done. Raises SparseError when
+    the folder holds another training, or one for another model.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class MaskLearning:
         *,
         resume: str | None = None,
         tell: Tell = lambda figures, seconds: None,
+        tell_start: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.settings, self.accelerator = settings, accelerator
-        self.folder, self.tell = folder, tell
+        self.folder, self.tell, self.tell_start = folder, tell, tell_start
         self.prompts = named(prompts)
         check_folder(folder, settings, self.prompts, resume)
         _, self.model = prunable_model(pipe)
@@ -101,6 +103,8 @@ class MaskLearning:
             path = self.folder / "log.jsonl"
             log = TrainingLog(path, self.accelerator, done=trainer.iteration, flag=RESUME)
         with frozen(self.model), checkpointed_blocks(self.model, settings.gradient_checkpointing):
+            if trainer.iteration == 0:
+                trainer.start(self.tell_start)
             while trainer.iteration < settings.iterations:
                 try:
                     figures = trainer.train_iteration()
@@ -131,6 +135,7 @@ def learn_masks(
     resume: str | None = None,
     accelerator: Any = None,
     tell: Tell = lambda figures, seconds: None,
+    tell_start: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """Learn which units of a pipeline's model matter; see `MaskLearning`.
 
@@ -140,5 +145,13 @@ def learn_masks(
         _, model = prunable_model(pipe)
         cpu = next(model.parameters()).device.type == "cpu"
         accelerator = accelerator_for(settings, folder, cpu=cpu)
-    learning = MaskLearning(pipe, prompts, settings, accelerator, folder, resume=resume, tell=tell)
-    return learning.run()
+    return MaskLearning(
+        pipe,
+        prompts,
+        settings,
+        accelerator,
+        folder,
+        resume=resume,
+        tell=tell,
+        tell_start=tell_start,
+    ).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from sparsediff.distill.training.sample_order import SampleOrder
 from sparsediff.distill.training.trainer import NotFiniteError
 from sparsediff.prune.gates import gated
 from sparsediff.prune.learning.chain import Chain, distance
+from sparsediff.prune.learning.fisher import fisher_information
 from sparsediff.prune.learning.gate_logits import GateLogits
 from sparsediff.prune.learning.settings import LearnSettings
 from sparsediff.prune.structures import Structure
@@ -67,6 +68,14 @@ class MaskTrainer:
         self.called = accelerator.prepare(self.gates)  # as several processes call it
         self.learner = Learner(self.gates.named(), settings.rates, settings, betas=(0.9, 0.999))
         self.learner.optimizer = accelerator.prepare(self.learner.optimizer)
+
+    def start(self, tell: Callable[[int], None]) -> None:
+        """Set the logits before the first iteration; `tell` is told how many samples are done."""
+        if draws := self.settings.draws_first:
+            scores = fisher_information(
+                self.chain, self.structures, self.order, draws=draws, tell=tell
+            )
+            self.gates.start_from(scores)
 
     def train_iteration(self) -> LearnFigures:
         """One update; raises NotFiniteError, nothing being changed, when something is not finite."""

@@ -21,6 +21,7 @@ from sparsediff.prune.hard_concrete import HardConcrete, Regulariser
 from sparsediff.prune.structures import KINDS
 
 DISTANCES = ("mse", "rms")
+STARTS = ("even", "fisher")
 # What may be another when a training goes on; all else would make other masks.
 FREE = (
     *("iterations", "heads_learning_rate", "ffn_learning_rate", "blocks_learning_rate"),
@@ -40,9 +41,12 @@ class LearnSettings:
     ``iterations`` updates, each of ``accumulation`` times ``batch`` prompts a process, at a rate for
     each kind. The loss is the distance of the final latents, ``distance`` "mse" (mean square) or "rms"
     (its root, EcoDiff's norm), plus ``beta`` times the ``regulariser`` ("l0", "l1", "bounded-l1"; see
-    `HardConcrete.penalty`), mean over the layers of each kind. ``initial_logit``, ``damping``: of the
-    gates. ``clip``: largest norm of all gradients. ``latents_every``: of the chain's latents so many
-    are kept as one in n, see `sample_chain`; ``gradient_checkpointing``: the model's own, in addition.
+    `HardConcrete.penalty`), mean over the layers of each kind. ``clip``: largest norm of all gradients.
+    ``latents_every``: of the chain's latents so many are kept as one in n, see `sample_chain`;
+    ``gradient_checkpointing``: the model's own, in addition.
+
+    ``initial_logit``, ``damping``: of the gates. ``start`` "even": all alike; "fisher": by the ranks of
+    `fisher_information` of ``fisher_draws`` samples, ``start_spread`` between the first and the last.
 
     Raises SparseError for a value out of range.
     """
@@ -66,6 +70,9 @@ class LearnSettings:
     regulariser: Regulariser = "l0"
     initial_logit: float = 3.0
     damping: float = 0.5
+    start: str = "even"
+    fisher_draws: int = 40
+    start_spread: float = 6.0
 
     precision: str = "no"
     latents_every: int = 2
@@ -102,6 +109,11 @@ class LearnSettings:
         return {f"{kind}/": getattr(self, f"{kind}_learning_rate") for kind in self.target}
 
     @property
+    def draws_first(self) -> int:
+        """Samples that are looked at before the first iteration."""
+        return self.fisher_draws if self.start == "fisher" else 0
+
+    @property
     def relaxation(self) -> HardConcrete:
         """What makes gates of logits."""
         return HardConcrete(damping=self.damping)
@@ -122,6 +134,7 @@ _COUNTS = {
     "batch": 1,
     "accumulation": 1,
     "warmup_iterations": 0,
+    "fisher_draws": 1,
     "latents_every": 1,
     "seed": 0,
     "checkpoint_every": 0,
@@ -136,10 +149,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta": (0.0, 1e4),
     "initial_logit": (-20.0, 20.0),
     "damping": (0.0, 100.0),
+    "start_spread": (0.0, 40.0),
 }
 _CHOICES = {
     "schedule": ("constant", "constant_with_warmup", "cosine", "linear"),
     "distance": DISTANCES,
+    "start": STARTS,
     "regulariser": get_args(Regulariser),
     "precision": ("no", "fp16", "bf16"),
 }

@@ -28,6 +28,7 @@ SHORT = {
     **{"iterations": 2, "accumulation": 1, "steps": 1, "warmup_iterations": 0},
     **{"initial_logit": 0.0, "beta": 0.0},
 }
+OPTIONS: dict[str, dict[str, Any]] = {"ecodiff": SHORT, "fisher": {"steps": 1, "fisher_draws": 2}}
 
 
 @torch.no_grad()
@@ -139,7 +140,7 @@ def test_on_a_real_pipeline(name: str, tmp_path: Path) -> None:
     """Every criterion: the same twice, the model untouched, masks that fit."""
     pipe = wan(layers=2)
     model = pipe.transformer
-    criterion = criterion_of(name, SHORT if name == "ecodiff" else {})
+    criterion = criterion_of(name, OPTIONS.get(name, {}))
     told: list[tuple[int, int]] = []
     subject = Subject(
         model=model,
@@ -155,7 +156,7 @@ def test_on_a_real_pipeline(name: str, tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     first = criterion.scores(replace(subject, folder=tmp_path / "first"))
     second = criterion.scores(replace(subject, folder=tmp_path / "second"))
-    rounds = [(1, 2), (2, 2)] if name == "ecodiff" else [(1, 1)]
+    rounds = [(1, 1)] if name in ("wanda", "owl") else [(1, 2), (2, 2)]
     assert told == (rounds * 2 if criterion.needs_prompts else [])
     for one in subject.structures:
         assert torch.equal(first.values[one.key], second.values[one.key])
@@ -191,6 +192,9 @@ def test_blocks() -> None:
         ("owl", {"step_weights": "cosine"}, "step_weights='cosine'"),
         ("ecodiff", {"step": 4}, "Did you mean 'steps'"),
         ("ecodiff", {"beta": -1.0}, "beta"),
+        ("ecodiff", {"start": "wanda"}, "start='wanda'"),
+        ("fisher", {"fisher_draws": 0}, "fisher_draws"),
+        ("fisher", {"fisher_draw": 8}, "Did you mean 'fisher_draws'"),
     ],
 )
 def test_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -213,8 +217,9 @@ def test_ecodiff_needs_a_place_and_the_pipelines_model(tmp_path: Path) -> None:
     with pytest.raises(SparseError, match="the subject has none"):
         criterion_of("ecodiff").scores(subject)
     other = replace(subject, model=wan(layers=1).transformer, folder=tmp_path)
-    with pytest.raises(SparseError, match="is not the model of its pipeline"):
-        criterion_of("ecodiff").scores(other)
+    for name in ("ecodiff", "fisher"):
+        with pytest.raises(SparseError, match=f"is not the model of its pipeline.* that {name} runs"):
+            criterion_of(name).scores(other)
     with pytest.raises(SparseError, match="ecodiff needs prompts"):
         criterion_of("ecodiff").scores(replace(subject, prompts=(), folder=tmp_path))
 

@@ -18,13 +18,14 @@ WHOLE = {
     "accumulation": 1,
     "warmup_iterations": 0,
     "latents_every": 1,
+    "fisher_draws": 1,
     "seed": 0,
     "checkpoint_every": 0,
     "keep_checkpoints": 1,
 }
 RATES = ("heads_learning_rate", "ffn_learning_rate", "blocks_learning_rate")
-REAL = ("guidance", *RATES, "clip", "beta", "initial_logit", "damping")
-CHOICES = ("schedule", "distance", "regulariser", "precision")
+REAL = ("guidance", *RATES, "clip", "beta", "initial_logit", "damping", "start_spread")
+CHOICES = ("schedule", "distance", "regulariser", "precision", "start")
 
 WRONG = [
     *[(name, value) for name, least in WHOLE.items() for value in (least - 1, 1.5, True, "4")],
