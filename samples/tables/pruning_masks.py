@@ -12,7 +12,7 @@ from torch import nn
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # also where Python is told not to look beside a script
 
-from pruning_models import SampleModel  # noqa: E402
+from pruning_models import CHAINED, SampleModel  # noqa: E402
 
 from sparsediff.distill.training.training_start import is_started  # noqa: E402
 from sparsediff.loading import hide_library_bars, load_pipeline  # noqa: E402
@@ -98,7 +98,7 @@ def masks_of(row: Row, loaded: Loaded, folder: Path) -> Masks:
 def _subject(row: Row, loaded: Loaded, folder: Path) -> Subject:
     call = row.model.call()
     training = folder / "learning" / f"{row.model.name}-{row.seed}-{str(loaded.weights)[:8]}"
-    if row.criterion == "ecodiff":
+    if row.criterion in CHAINED:
         del call["num_inference_steps"]  # among its own settings
         call.update(row.model.chain)
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE))  # also where Python is told not to look beside a 
 
 from pruning_loss import loss_of  # noqa: E402
 from pruning_masks import Loaded, Row, masks_of  # noqa: E402
-from pruning_models import CRITERIA, MODELS, SampleModel  # noqa: E402
+from pruning_models import CHAINED, CRITERIA, MODELS, SampleModel  # noqa: E402
 from pruning_samples import judged  # noqa: E402
 from row_files import RowFiles  # noqa: E402
 from row_samples import generate  # noqa: E402
@@ -59,7 +59,7 @@ def told_of(row: Row, loaded: Loaded) -> dict[str, Any]:
     if criterion != WHOLE:
         settings |= sample.criterion(criterion, row.seed).to_dict()
         settings["prompts"] = len(sample.calibration_of(criterion))
-        if criterion == "ecodiff" and sample.chain:
+        if criterion in CHAINED and sample.chain:
             settings["chain"] = dict(sample.chain)
         command = sample.command(criterion, row.ratio, row.seed)
     return {

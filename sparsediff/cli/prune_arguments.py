@@ -20,13 +20,13 @@ OPTIONS = {
         *("steps", "guidance", "iterations", "batch", "accumulation", "heads_learning_rate"),
         *("ffn_learning_rate", "blocks_learning_rate", "schedule", "warmup_iterations", "clip"),
         *("distance", "beta", "regulariser", "initial_logit", "damping", "precision"),
-        *("start", "fisher_draws", "start_spread"),
+        *("start", "fisher_draws", "fisher_along", "start_spread"),
         *("latents_every", "gradient_checkpointing", "seed", "checkpoint_every"),
         *("keep_checkpoints",),
     ),
     "fisher": (
-        *("steps", "guidance", "fisher_draws", "batch", "precision", "latents_every"),
-        *("gradient_checkpointing", "seed"),
+        *("steps", "guidance", "fisher_draws", "fisher_along", "batch", "precision"),
+        *("latents_every", "gradient_checkpointing", "seed"),
     ),
     "magnitude": (),
     "wanda": ("per_row", "step_weights"),
@@ -83,6 +83,8 @@ def _add_learning(flag: Callable[..., None]) -> None:
     starts = "all gates alike, or by their units' Fisher information (even)"
     flag("start", choices=("even", "fisher"), help=starts)
     flag("fisher_draws", type=int, metavar="N", help="samples for that information (40)")
+    along = "what counts: all of the latents, what prompts change in them (both)"
+    flag("fisher_along", choices=("noise", "prompts", "both"), help=along)
     flag("start_spread", type=float, help="logits from the first to the last by it (6)")
     flag("precision", choices=("no", "fp16", "bf16"), help="autocast (no)")
     flag("latents_every", type=int, metavar="N", help="keep one latent in N of a chain (2)")

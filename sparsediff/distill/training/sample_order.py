@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sparsediff.distill.draws import shuffled_place
+from sparsediff.distill.draws import seed_of, shuffled_place
 from sparsediff.distill.recording.conditions import Conditions
 from sparsediff.distill.training.objective import Samples
 
@@ -42,6 +42,16 @@ class SampleOrder:
         numbers = tuple(range(first, first + settings.batch))
         conditions = Conditions.stack([self._conditions(number) for number in numbers])
         return Samples(numbers=numbers, conditions=conditions.to(self.accelerator.device))
+
+    def other_prompts(self, samples: Samples) -> Conditions:
+        """Of each sample, another prompt than its own, of which there must be two at least."""
+        found = [self.conditions[self._another(number)] for number in samples.numbers]
+        return Conditions.stack(found).to(self.accelerator.device)
+
+    def _another(self, number: int) -> int:
+        count = len(self.conditions)
+        further = 1 + seed_of(self.settings.seed, "other", number) % (count - 1)
+        return (shuffled_place(self.settings.seed, number, count) + further) % count
 
     def _conditions(self, number: int) -> Conditions:
         """The prompt of a sample: all prompts in one random order after another."""

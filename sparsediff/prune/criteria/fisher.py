@@ -16,7 +16,7 @@ from sparsediff.prune.frozen import frozen
 from sparsediff.prune.learning import LearnSettings
 from sparsediff.prune.learning.chain import chain_of
 from sparsediff.prune.learning.checkpointed_blocks import checkpointed_blocks
-from sparsediff.prune.learning.fisher import fisher_information
+from sparsediff.prune.learning.fisher import Along, fisher_information
 from sparsediff.prune.scores import Scores
 from sparsediff.prune.subject import Subject
 
@@ -26,8 +26,9 @@ class Fisher(Criterion):
     """How far the final latents move when a unit is closed, to first order; see `fisher_information`.
 
     Nothing is trained: of ``fisher_draws`` samples, ``batch`` at a time, each takes a run of ``steps``
-    steps and its backward pass. Scores are of one scale in all layers. ``guidance``, ``latents_every``,
-    ``precision``, ``gradient_checkpointing``: as of `LearnSettings`; ecodiff can start from the same.
+    steps and its backward pass; ``fisher_along`` "prompts", or for every other sample "both", another
+    run. Scores are of one scale in all layers. ``guidance``, ``latents_every``, ``precision``,
+    ``gradient_checkpointing``: as of `LearnSettings`; ecodiff can start from the same.
     """
 
     name: ClassVar[str] = "fisher"
@@ -36,6 +37,7 @@ class Fisher(Criterion):
     steps: int = 20
     guidance: float | None = None
     fisher_draws: int = 40
+    fisher_along: Along = "both"
     batch: int = 1
     precision: str = "no"
     latents_every: int = 2
@@ -71,6 +73,7 @@ class Fisher(Criterion):
                 subject.structures,
                 SampleOrder(conditions, settings, accelerator),
                 draws=self.fisher_draws,
+                along=self.fisher_along,
                 tell=lambda done: subject.progress(done, self.fisher_draws),
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from sparsediff.prune.learning.chain import Chain
 from sparsediff.prune.scores import Scores
 from sparsediff.prune.structures import KINDS, Structure
 
+Along = Literal["noise", "prompts", "both"]
+
 
 def fisher_information(
     chain: Chain,
@@ -24,6 +27,7 @@ def fisher_information(
     order: SampleOrder,
     *,
     draws: int,
+    along: Along = "both",
     tell: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """How much every unit matters to the chain: scores whose mean over the units of a kind is 1.
@@ -35,18 +39,24 @@ def fisher_information(
     of (v . J_i)^2 is |J_i|^2, so that one backward pass gives an estimate for all units. Kwon et al.
     (arXiv 2204.09656) rank units by the Fisher information of mask variables too, of a task's loss.
 
+    ``along`` says what counts of the latents: "noise", v as above, all of them alike; "prompts", v is
+    what another prompt changes in them from the same noise, so that units count that tell prompts
+    apart, however few numbers that moves; "both": one and the other in turns.
+
     A chain can carry a change of one sample a hundred times as far as of another; every sample's
     estimates are therefore shares of their sum over the units of a kind. ``draws``: at least so many
     samples, which the processes of the order's accelerator divide; ``tell`` is told how many are done.
-    Weights must be frozen. Raises SparseError where the gradients are not finite.
+    Weights must be frozen. Raises SparseError where the gradients are not finite, and for "prompts"
+    or "both" with a single prompt.
     """
+    _check_prompts(along, order)
     settings, accelerator = order.settings, order.accelerator
     units = [one.units for one in structures]
     summed = torch.zeros(sum(units), device=accelerator.device)
     at_once = settings.batch * accelerator.num_processes
     for number in range(ceil(draws / at_once)):
         samples = order.samples(*divmod(number, settings.accumulation))
-        squares = _squares(chain, structures, samples, order)
+        squares = _squares(chain, structures, samples, order, along)
         summed += torch.cat(_shares(squares, structures), dim=1).sum(0)
         tell(min((number + 1) * at_once, draws))
     summed = accelerator.reduce(summed, reduction="sum")
@@ -60,7 +70,11 @@ def fisher_information(
 
 
 def _squares(
-    chain: Chain, structures: Sequence[Structure], samples: Samples, order: SampleOrder
+    chain: Chain,
+    structures: Sequence[Structure],
+    samples: Samples,
+    order: SampleOrder,
+    along: Along,
 ) -> dict[str, Tensor]:
     """``[b, units]`` by key: squares of gradients by open gates, along each sample's own v."""
     batch, device = len(samples.numbers), order.accelerator.device
@@ -70,12 +84,26 @@ def _squares(
     }
     draws = Draws([seed_of(order.settings.seed, "fisher", number) for number in samples.numbers])
     noise = draws.normal(torch.empty(batch, *chain.inputs.shape, device=device))
+    by_prompt = [along == "prompts" or (along == "both" and n % 2 == 1) for n in samples.numbers]
+    with order.accelerator.autocast(), torch.no_grad():
+        other = chain.latents(noise, order.other_prompts(samples)) if any(by_prompt) else noise
     with gated(chain.model, structures, gates):  # also while steps are computed again
         with order.accelerator.autocast():
             latents = chain.latents(noise, samples.conditions)
-        along = (latents * draws.normal(latents)).sum()
-        gradients = torch.autograd.grad(along, list(gates.values()), materialize_grads=True)
+        chosen = torch.tensor(by_prompt, device=device).view(-1, *[1] * (latents.ndim - 1))
+        v = torch.where(chosen, latents.detach() - other, draws.normal(latents))
+        gradients = torch.autograd.grad(
+            (latents * v).sum(), list(gates.values()), materialize_grads=True
+        )
     return {key: one.double().square() for key, one in zip(gates, gradients, strict=True)}
+
+
+def _check_prompts(along: Along, order: SampleOrder) -> None:
+    if along != "noise" and len(order.conditions) < 2:
+        raise SparseError(
+            f"fisher_along={along!r} compares prompts, and there is one. Give more prompts, or use "
+            f"'noise'."
+        )
 
 
 def _shares(squares: Mapping[str, Tensor], structures: Sequence[Structure]) -> list[Tensor]:

@@ -73,7 +73,12 @@ class MaskTrainer:
         """Set the logits before the first iteration; `tell` is told how many samples are done."""
         if draws := self.settings.draws_first:
             scores = fisher_information(
-                self.chain, self.structures, self.order, draws=draws, tell=tell
+                self.chain,
+                self.structures,
+                self.order,
+                draws=draws,
+                along=self.settings.fisher_along,
+                tell=tell,
             )
             self.gates.start_from(scores)
 

@@ -18,6 +18,7 @@ from sparsediff.distill.training.setting_checks import (
 )
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.hard_concrete import HardConcrete, Regulariser
+from sparsediff.prune.learning.fisher import Along
 from sparsediff.prune.structures import KINDS
 
 DISTANCES = ("mse", "rms")
@@ -46,7 +47,8 @@ class LearnSettings:
     ``gradient_checkpointing``: the model's own, in addition.
 
     ``initial_logit``, ``damping``: of the gates. ``start`` "even": all alike; "fisher": by the ranks of
-    `fisher_information` of ``fisher_draws`` samples, ``start_spread`` between the first and the last.
+    `fisher_information` of ``fisher_draws`` samples along ``fisher_along``, ``start_spread`` between
+    the first and the last.
 
     Raises SparseError for a value out of range.
     """
@@ -72,6 +74,7 @@ class LearnSettings:
     damping: float = 0.5
     start: str = "even"
     fisher_draws: int = 40
+    fisher_along: Along = "both"
     start_spread: float = 6.0
 
     precision: str = "no"
@@ -155,6 +158,7 @@ _CHOICES = {
     "schedule": ("constant", "constant_with_warmup", "cosine", "linear"),
     "distance": DISTANCES,
     "start": STARTS,
+    "fisher_along": get_args(Along),
     "regulariser": get_args(Regulariser),
     "precision": ("no", "fp16", "bf16"),
 }

@@ -146,7 +146,7 @@ def test_on_a_real_pipeline(name: str, tmp_path: Path) -> None:
         model=model,
         structures=structures_of(model),
         pipe=pipe if criterion.needs_prompts else None,
-        prompts=("a red circle",),
+        prompts=("a red circle", "a blue box") if name == "fisher" else ("a red circle",),
         call={
             **{"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16},
             **{"num_inference_steps": 2, "guidance_scale": 4.0},
@@ -218,7 +218,9 @@ def test_ecodiff_needs_a_place_and_the_pipelines_model(tmp_path: Path) -> None:
         criterion_of("ecodiff").scores(subject)
     other = replace(subject, model=wan(layers=1).transformer, folder=tmp_path)
     for name in ("ecodiff", "fisher"):
-        with pytest.raises(SparseError, match=f"is not the model of its pipeline.* that {name} runs"):
+        with pytest.raises(
+            SparseError, match=f"is not the model of its pipeline.* that {name} runs"
+        ):
             criterion_of(name).scores(other)
     with pytest.raises(SparseError, match="ecodiff needs prompts"):
         criterion_of("ecodiff").scores(replace(subject, prompts=(), folder=tmp_path))

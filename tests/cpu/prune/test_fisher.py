@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sparsediff.distill.training.sample_order import SampleOrder
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.gates import gated
 from sparsediff.prune.learning.chain import Chain, distance
-from sparsediff.prune.learning.fisher import fisher_information
+from sparsediff.prune.learning.fisher import Along, fisher_information
 from sparsediff.prune.learning.gate_logits import GateLogits, ranks
 from sparsediff.prune.learning.mask_trainer import MaskTrainer
 from sparsediff.prune.learning.settings import LearnSettings
@@ -41,17 +42,21 @@ def order_of(chain: Chain, batch: int = 1) -> SampleOrder:
     return SampleOrder(toy_conditions(), settings, Accelerator(cpu=True))
 
 
-def found(chain: Chain, draws: int, *, batch: int = 1) -> Tensor:
+def found(chain: Chain, draws: int, *, batch: int = 1, along: Along = "noise") -> Tensor:
     """Scores ``[units]``, heads before neurons."""
-    scores = fisher_information(chain, toy_units(), order_of(chain, batch), draws=draws)
+    order = order_of(chain, batch)
+    scores = fisher_information(chain, toy_units(), order, draws=draws, along=along)
     return torch.cat([scores.values[one.key] for one in toy_units()])
 
 
-def jacobian(chain: Chain, order: SampleOrder, number: int) -> tuple[Tensor, Tensor]:
+def jacobian(
+    chain: Chain, order: SampleOrder, number: int, *, by_prompt: bool = False
+) -> tuple[Tensor, Tensor]:
     """Of the final latents by open gates ``[numbers, units]``, all activations kept; and v."""
     draws = Draws([seed_of(3, "fisher", number)])
     x = draws.normal(torch.empty(1, *chain.inputs.shape))
-    conditions = order.samples(number, 0).conditions
+    samples = order.samples(number, 0)
+    conditions = samples.conditions
 
     def latents(flat: Tensor) -> Tensor:
         parts = zip(toy_units(), flat.split(SIZES), strict=True)
@@ -60,20 +65,31 @@ def jacobian(chain: Chain, order: SampleOrder, number: int) -> tuple[Tensor, Ten
 
     by_gates = torch.autograd.functional.jacobian(latents, torch.ones(sum(SIZES)))
     assert isinstance(by_gates, Tensor)
-    return by_gates, draws.normal(x).flatten()
+    if by_prompt:
+        other = order.other_prompts(samples)
+        assert not torch.equal(other.positive["told"], conditions.positive["told"])
+        v = chain.latents(x, conditions) - chain.latents(x, other)
+    else:
+        v = draws.normal(x)
+    return by_gates, v.flatten()
 
 
-def test_scores_are_shares_of_squared_derivatives() -> None:
+@pytest.mark.parametrize(
+    ("along", "by_prompt"),
+    [("noise", (False, False)), ("prompts", (True, True)), ("both", (False, True))],
+)
+def test_scores_are_shares_of_squared_derivatives(along: Along, by_prompt: Sequence[bool]) -> None:
     """Two samples by hand, from the whole Jacobian of a chain that keeps its activations."""
     chain = toy_chain()
     order = order_of(chain)
     wanted = torch.zeros(sum(SIZES))
     for number in (0, 1):
-        by_gates, v = jacobian(chain, order, number)
+        by_gates, v = jacobian(chain, order, number, by_prompt=by_prompt[number])
         squares = (v @ by_gates).square().split(SIZES)
         wanted += torch.cat([part / part.sum() * len(part) for part in squares]) / 2
-    torch.testing.assert_close(found(chain, 2), wanted, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found(chain, 2, batch=2), wanted, rtol=1e-4, atol=1e-6)
+    for batch in (1, 2):
+        scores = found(chain, 2, batch=batch, along=along)
+        torch.testing.assert_close(scores, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_where_all_gates_are_open_the_distance_says_nothing() -> None:
@@ -135,6 +151,27 @@ def test_what_is_not_finite_is_an_error() -> None:
         found(chain, 1)
 
 
+def test_a_single_prompt_has_no_other() -> None:
+    chain = toy_chain()
+    order = order_of(chain)
+    order.conditions = order.conditions[:1]
+    with pytest.raises(SparseError, match=r"fisher_along='both' compares prompts.*use 'noise'"):
+        fisher_information(chain, toy_units(), order, draws=1)
+    fisher_information(chain, toy_units(), order, draws=1, along="noise")
+
+
+def test_another_prompt_is_never_ones_own() -> None:
+    order = order_of(toy_chain())
+    told = []
+    for number in range(30):
+        samples = order.samples(number, 0)
+        other = order.other_prompts(samples).positive["told"]
+        assert not torch.equal(other, samples.conditions.positive["told"])
+        told.append((samples.conditions.positive["told"], other))
+    pairs = {(float(one.sum()), float(other.sum())) for one, other in told}
+    assert len(pairs) == 6  # every pair of three, in both orders
+
+
 def test_ranks() -> None:
     assert ranks(torch.tensor([3.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.5]
     assert ranks(torch.tensor([1.0, 1.0, 2.0])).tolist() == [0.5, 0.0, 1.0]
@@ -174,7 +211,11 @@ START = {"start": "fisher", "fisher_draws": 4}
 
 def test_two_processes_divide_the_draws(tmp_path: Path) -> None:
     """Sums of the same shares in another order: the same ranks, which are what is taken of them."""
-    words: dict[str, Any] = {**START, "iterations": 1, "warmup_iterations": 5}  # the rate is all but 0
+    words: dict[str, Any] = {
+        **START,
+        "iterations": 1,
+        "warmup_iterations": 5,
+    }  # the rate is all but 0
     words["checkpoint_every"] = 0
     assert in_processes(learnt, tmp_path, tmp_path / "one", batch=2, **words) == [0]
     _, alone, wanted = torch.load(tmp_path / "0.pt")

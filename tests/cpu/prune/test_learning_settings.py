@@ -25,7 +25,7 @@ WHOLE = {
 }
 RATES = ("heads_learning_rate", "ffn_learning_rate", "blocks_learning_rate")
 REAL = ("guidance", *RATES, "clip", "beta", "initial_logit", "damping", "start_spread")
-CHOICES = ("schedule", "distance", "regulariser", "precision", "start")
+CHOICES = ("schedule", "distance", "regulariser", "precision", "start", "fisher_along")
 
 WRONG = [
     *[(name, value) for name, least in WHOLE.items() for value in (least - 1, 1.5, True, "4")],
