@@ -26,14 +26,15 @@ def cells(model: Figures) -> str:
             lines.append([percent(ratio), title_of(name), *_figures(cell)])
     if not lines:
         return "No row is there yet."
-    head = ["given up", "criterion", "parameters given up", "accuracy, %", "loss", "distance"]
-    return table([*head, "seeds", "masks took, s"], lines)
+    head = ["given up", "criterion", "parameters given up", "accuracy, %", "answers, %"]
+    return table([*head, "loss", "distance", "seeds", "masks took, s"], lines)
 
 
 def _figures(cell: Figures) -> list[str]:
     return [
         percent(cell["parameters"], 1),
         _spread(cell["accuracy"], 100, 1),
+        _spread(cell["answers"], 100, 1),
         _spread(cell["loss"], 1, 4),
         _spread(cell["distance"], 1, 4),
         str(len(cell["seeds"])),
@@ -53,7 +54,7 @@ def compared(model: Figures) -> str:
         for rival, one in figures["against"].items():
             if one is None:
                 continue
-            test, beats = one["right"], one["beats"]
+            test, beats, answers = one["right"], one["beats"], one["answers"]
             lines.append(
                 [
                     percent(ratio),
@@ -62,6 +63,9 @@ def compared(model: Figures) -> str:
                     f"{test['wins']} : {test['losses']}",
                     chance(test["p"]),
                     _word(beats["accuracy"]),
+                    f"{one['answers_points']:+.1f}",
+                    f"{answers['wins']} : {answers['losses']}",
+                    chance(answers["p"]),
                     f"{100 * one['loss_change']:+.1f} %",
                     f"{one['loss_lower_in']} of {len(one['seeds'])}",
                     _word(beats["loss"]),
@@ -70,6 +74,7 @@ def compared(model: Figures) -> str:
     if not lines:
         return "EcoDiff cannot be compared yet."
     head = ["given up", "EcoDiff against", "accuracy, points", "wins : losses", "p", "accuracy"]
+    head += ["answers, points", "wins : losses", "p"]
     return table([*head, "loss", "lower in seeds", "loss"], lines)
 
 

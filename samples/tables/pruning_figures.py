@@ -25,8 +25,8 @@ def cell(rows: Sequence[Facts]) -> dict[str, Any]:
     """One criterion at one ratio over its seeds: means, spreads, what it gave up."""
     found: dict[str, Any] = {"seeds": [row["seed"] for row in rows]}
     found["accuracy"] = _spread([statistics.mean(c["right"] for c in row["cases"]) for row in rows])
-    overlaps = [statistics.mean(c["overlap"] for c in row["cases"]) for row in rows]
-    found["overlap"] = _spread(overlaps)
+    for name in ("answers", "overlap"):
+        found[name] = _spread([statistics.mean(c[name] for c in row["cases"]) for row in rows])
     for name in ("loss", "dense", "distance"):
         found[name] = _spread([row["loss"][name] for row in rows])
     for name in ("heads", "ffn", "parameters"):
@@ -47,11 +47,13 @@ def against(ours: Mapping[int, Facts], others: Mapping[int, Facts]) -> dict[str,
     seeds = sorted(set(ours) & set(others))
     if not seeds:
         return None
-    right = [
-        (int(a["right"]), int(b["right"]))
+    pairs = [
+        (a, b)
         for seed in seeds
         for a, b in zip(ours[seed]["cases"], others[seed]["cases"], strict=True)
     ]
+    right = [(int(a["right"]), int(b["right"])) for a, b in pairs]
+    answers = [(a["answers"], b["answers"]) for a, b in pairs]
     test = sign_test(right)
     losses = [(ours[s]["loss"]["loss"], others[s]["loss"]["loss"]) for s in seeds]
     lower, higher = (sum(sign * a < sign * b for a, b in losses) for sign in (1, -1))
@@ -59,8 +61,10 @@ def against(ours: Mapping[int, Facts], others: Mapping[int, Facts]) -> dict[str,
     change = sum(a for a, _ in losses) / sum(b for _, b in losses) - 1
     return {
         "seeds": seeds,
-        "points": round(100 * statistics.mean(a - b for a, b in right), 2),
+        "points": _points(right),
         "right": test,
+        "answers_points": _points(answers),
+        "answers": sign_test(answers),
         "loss_change": round(change, 4),
         "loss_lower_in": lower,
         "beats": {
@@ -133,6 +137,10 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
         return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, high
+
+
+def _points(pairs: Sequence[tuple[float, float]]) -> float:
+    return round(100 * statistics.mean(a - b for a, b in pairs), 2)
 
 
 def _sign(test: Mapping[str, float]) -> int:

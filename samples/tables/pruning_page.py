@@ -28,21 +28,24 @@ def page(found: Figures, *, image: str | None) -> str:
 
 No model was trained after it was cut. Every criterion gives up the same share of the heads and of the
 feed-forward neurons and meets the same prompts, the same noise and the same rendered samples. A seed
-changes the noise, and the masks of EcoDiff, of random and (by calibration) of Wanda and OWL.
+changes the noise, and the masks of EcoDiff, Fisher, random and (by calibration) of Wanda and OWL.
 `same_masks` in a row's JSON file is the command by which a user gets its masks.
 {shown}
 {parts}
 
 * **accuracy**: samples of which the judge `samples/train/classify.py` finds all right that the prompt
-  names. **loss**: mean squared error of the model's output on rendered samples,
-  {_noise(models)}; **distance**: mean square between its output
-  and the whole model's there. All are means over seeds ± the standard deviation over them.
+  names; **answers**: of all that the prompts name, the share that is right. **loss**: mean squared
+  error of the model's output on rendered samples, {_noise(models)};
+  **distance**: mean square between its output and the whole model's there. All are means over seeds
+  ± the standard deviation over them.
 * **masks took**: the longest of the seeds, alone on its thread; one training of EcoDiff serves all
   shares that are given up and counts at the first.
 * **wins, losses**: samples of the same prompt and noise in which only EcoDiff's, only the other's is
-  right; p is that of the exact two-sided sign test. EcoDiff *beats* another by accuracy where
-  p < {CERTAIN:g}, by loss where it is lower in every seed, of at least {LEAST_SEEDS}; it *loses* the
-  same way, and all else is *open*.
+  right, or more of its answers are; p is that of the exact two-sided sign test. EcoDiff *beats*
+  another by accuracy where p < {CERTAIN:g}, by loss where it is lower in every seed, of at least
+  {LEAST_SEEDS}; it *loses* the same way, and all else is *open*.
+* The options of EcoDiff and Fisher were chosen while looking at samples and loss of the first seed;
+  the other criteria have none that were tried.
 
 ## Time against parameters
 

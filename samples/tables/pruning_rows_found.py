@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))  # also where Python is told not to look beside a 
 from pruning_masks import Row  # noqa: E402
 from pruning_models import CRITERIA, RATIOS, SampleModel  # noqa: E402
 from pruning_rows import FOLDER, SCHEMA, WHOLE  # noqa: E402
+from pruning_samples import answers  # noqa: E402
 
 Facts = Mapping[str, Any]
 Key = tuple[str, float, int]  # criterion, ratio, seed
@@ -29,7 +30,8 @@ def expected(sample: SampleModel, criteria: Sequence[str] | None = None) -> list
 
 
 def rows_found(sample: SampleModel, folder: Path) -> dict[Key, Facts]:
-    """Facts of the rows of all criteria that are complete; ``cases``: their first samples in order.
+    """Facts of the rows of all criteria that are complete; ``cases``: their first samples in order,
+    with the share of ``answers`` that are right.
 
     Raises ValueError for rows of different weights, calls or settings, which cannot be compared.
     """
@@ -42,7 +44,9 @@ def rows_found(sample: SampleModel, folder: Path) -> dict[Key, Facts]:
         runs = sorted(facts.get("runs", {}).items(), key=lambda item: int(item[0]))
         cases = [case for _, run in runs for case in run["cases"]]
         if "loss" in facts and len(cases) >= sample.samples:
-            found[key] = {**facts, "cases": cases[: sample.samples]}
+            some = cases[: sample.samples]
+            told = [case | {"answers": answers(sample, case)} for case in some]
+            found[key] = {**facts, "cases": told}
     _check(sample, found)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,27 @@ CLEAN_SEED = 20_001  # neither the trainings nor the other checks draw from it
 
 def judged(model: SampleModel, prompt: str, sample: Tensor) -> dict[str, Any]:
     """What the judge sees in one uint8 `[frames, 3, h, w]`, and whether all of it is right."""
-    of_pictures = model.noun == "pictures"
-    names = pictures.NAMES if of_pictures else evaluate.NAMES
-    wanted = (pictures if of_pictures else captions).labels_of(prompt)
+    names, wanted = _asked(model, prompt)
     verdict = classify(sample.float() / 255)
     found = {name: getattr(verdict, name) for name in names}
     right = all(right_answers(verdict, wanted, names).values())
     return {**found, "overlap": round(verdict.overlap, 4), "right": right}
+
+
+def answers(model: SampleModel, case: Mapping[str, Any]) -> float:
+    """Of what the prompt of a case names, the share that the judge found."""
+    names, wanted = _asked(model, case["prompt"])
+    right = [case[name] == choices[wanted[name]] for name, choices in names.items()]
+    return sum(right) / len(right)
+
+
+def _asked(
+    model: SampleModel, prompt: str
+) -> tuple[Mapping[str, Sequence[str]], Mapping[str, int]]:
+    """What is judged, with its choices, and the numbers of those that the prompt names."""
+    if model.noun == "pictures":
+        return pictures.NAMES, pictures.labels_of(prompt)
+    return evaluate.NAMES, captions.labels_of(prompt)
 
 
 @torch.no_grad()

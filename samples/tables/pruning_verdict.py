@@ -15,7 +15,13 @@ from pruning_figures import RIVALS  # noqa: E402
 from pruning_rows import WHOLE  # noqa: E402
 
 Figures = Mapping[str, Any]
-TITLES = {"ecodiff": "EcoDiff", "magnitude": "magnitude", "wanda": "Wanda", "owl": "OWL"}
+TITLES = {
+    "ecodiff": "EcoDiff",
+    "fisher": "Fisher",
+    "magnitude": "magnitude",
+    "wanda": "Wanda",
+    "owl": "OWL",
+}
 MEASURES = {"accuracy": "caption accuracy", "loss": "denoising loss"}
 
 

@@ -20,13 +20,18 @@ from safetensors.torch import save_file
 UNET = "shapes-unet"
 SAMPLE = replace(MODELS[UNET], samples=4, seeds=2, criteria=("ecodiff", "magnitude", "wanda"))
 COUNT = 4
+CAPTION = "a red circle on a dark background"
 
 
 def facts_of(
     criterion: str, ratio: float, seed: int, right: list[int], loss: float
 ) -> dict[str, Any]:
     """A row as `pruning_rows.py` writes it, in two runs."""
-    cases = [{"right": bool(one), "overlap": one / 2} for one in right]
+    drawn = {"shape": "circle", "color": "red", "background": "dark", "prompt": CAPTION}
+    shapes = ("square", "circle")
+    cases = [
+        {**drawn, "shape": shapes[one], "right": bool(one), "overlap": one / 2} for one in right
+    ]
     share = {"what": "x", "part": 1, "whole": 10, "share": ratio / 2}
     return {
         "schema": "sparsediff.pruning-row/1",
@@ -108,6 +113,8 @@ def test_a_cell_is_mean_and_spread_over_seeds(folder: Path) -> None:
     found = cell(rows)
     assert found["accuracy"]["values"] == [0.5, 0.75]
     assert found["accuracy"]["mean"] == 0.625
+    # Of three answers a sample two are right where one is not.
+    assert found["answers"]["values"] == pytest.approx([10 / 12, 11 / 12], abs=1e-6)
     assert found["loss"]["mean"] == pytest.approx(0.22)
     assert found["loss"]["spread"] == pytest.approx(0.028284, abs=1e-6)  # 0.04 / sqrt(2)
     assert found["parameters"] == 0.1
@@ -119,13 +126,15 @@ def test_pairs_are_of_the_same_seed_and_sample() -> None:
     others = {n: facts_of("magnitude", 0.2, n, [0, 0, 0, 1], 0.21 + n) for n in (0, 1)}
     for rows in (ours, others):
         for facts in rows.values():
-            facts["cases"] = [c for key in ("0", "2") for c in facts["runs"][key]["cases"]]
+            cases = [c for key in ("0", "2") for c in facts["runs"][key]["cases"]]
+            facts["cases"] = [c | {"answers": (2 + c["right"]) / 3} for c in cases]
     found = against(ours, others)
     assert found is not None
     assert found["seeds"] == [0, 1]
     # 6 : 0 by the exact sign test: 2 / 2**6.
     assert found["right"] == {"wins": 6, "losses": 0, "ties": 2, "p": 0.0312}
     assert (found["points"], found["loss_lower_in"]) == (75, 2)
+    assert (found["answers"], found["answers_points"]) == (found["right"], 25)
     assert found["beats"] == {"accuracy": 1, "loss": 1}
     turned = against(others, ours)
     assert turned is not None
@@ -155,10 +164,14 @@ def test_the_page(folder: Path) -> None:
     told, rows = pruning_table.document(samples, folder, "python table.py")
     told = json.loads(json.dumps(told))
     text = page(told, image="picture.png")
-    assert "| - | the whole model | 0.0 % | 75.0 | 0.1000 | 0.0000 | 1 | 30 |" in text
-    shown = "| 20 % | EcoDiff | 10.0 % | 62.5 ± 17.7 | 0.2200 ± 0.0283 | 0.1200 ± 0.0283 | 2 | 30 |"
+    assert "| - | the whole model | 0.0 % | 75.0 | 91.7 | 0.1000 | 0.0000 | 1 | 30 |" in text
+    shown = (
+        "| 20 % | EcoDiff | 10.0 % | 62.5 ± 17.7 | 87.5 ± 5.9 | 0.2200 ± 0.0283 | 0.1200 ± 0.0283 |"
+    )
     assert shown in text
-    assert "| 20 % | magnitude | +37.5 | 4 : 1 | 0.38 | open | -2.2 % | 1 of 2 | open |" in text
+    assert (
+        "| 20 % | magnitude | +37.5 | 4 : 1 | 0.38 | open | +12.5 | 4 : 1 | 0.38 | -2.2 % |" in text
+    )
     assert "**Missing**: 9 of 14 rows" in text
     assert "`shapes-unet-wanda-0.2-0`" in text
     assert "**EcoDiff is not shown to beat magnitude, Wanda and random everywhere.**" in text
