@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsediff.cli.prune_arguments import OPTIONS, RUN, add_arguments
+from sparsediff.cli.prune_arguments import OPTIONS, RUN, START, add_arguments
 from sparsediff.cli.public_words import public_command, public_path
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ def _criterion(args: argparse.Namespace) -> Criterion:
     if args.resume is not None and args.objective != "ecodiff":
         raise SparseError(f"--resume: {args.objective} learns nothing that it could go on with.")
     given = {name: getattr(args, name) for name in own if getattr(args, name) is not None}
+    if args.objective == "ecodiff" and args.start != "fisher":
+        for name in sorted(given.keys() & {*START}):
+            raise SparseError(
+                f"--{name.replace('_', '-')} changes nothing where all gates start alike; add "
+                f"--start fisher."
+            )
     criterion = criterion_of(args.objective, given)
     if criterion.needs_prompts and args.prompts is None:
         raise SparseError(

@@ -14,13 +14,15 @@ KINDS = ("heads", "ffn", "blocks")
 SCOPES = ("kind", "layer")
 LIMIT = 100
 
+# Of ecodiff, what says something only beside --start fisher.
+START = ("fisher_draws", "fisher_along", "start_spread")
 # Flags that are options of an objective under the same name.
 OPTIONS = {
     "ecodiff": (
         *("steps", "guidance", "iterations", "batch", "accumulation", "heads_learning_rate"),
         *("ffn_learning_rate", "blocks_learning_rate", "schedule", "warmup_iterations", "clip"),
         *("distance", "beta", "regulariser", "initial_logit", "damping", "precision"),
-        *("start", "fisher_draws", "fisher_along", "start_spread"),
+        *("start", *START),
         *("latents_every", "gradient_checkpointing", "seed", "checkpoint_every"),
         *("keep_checkpoints",),
     ),

@@ -1,4 +1,12 @@
-"""Fisher information of the gates: what closing a unit does to the final latents, to second order."""
+"""Fisher information of the gates: what closing a unit does to the final latents, to second order.
+
+Where all gates are open the masked chain is the dense one, so the gradient of their distance is 0
+there. What is left is its curvature: for unit i |J_i|^2, J_i the derivative of the final latents by its
+gate. That is also the Fisher information of the gates for latents with noise of variance 1, and the
+squared distance that closing the unit alone makes, to first order. For v ~ N(0, I) the mean of
+(v . J_i)^2 is |J_i|^2, so that one backward pass gives an estimate for all units. Kwon et al. (arXiv
+2204.09656) rank units by the Fisher information of mask variables too, of a task's loss.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +40,7 @@ def fisher_information(
 ) -> Scores:
     """How much every unit matters to the chain: scores whose mean over the units of a kind is 1.
 
-    Where all gates are open the masked chain is the dense one, so the gradient of their distance is 0
-    there. What is left is its curvature: for unit i |J_i|^2, J_i the derivative of the final latents
-    by its gate. That is also the Fisher information of the gates for latents with noise of variance 1,
-    and the squared distance that closing the unit alone makes, to first order. For v ~ N(0, I) the mean
-    of (v . J_i)^2 is |J_i|^2, so that one backward pass gives an estimate for all units. Kwon et al.
-    (arXiv 2204.09656) rank units by the Fisher information of mask variables too, of a task's loss.
-
-    ``along`` says what counts of the latents: "noise", v as above, all of them alike; "prompts", v is
+    ``along`` says what counts of the latents: "noise", v ~ N(0, I), all of them alike; "prompts", v is
     what another prompt changes in them from the same noise, so that units count that tell prompts
     apart, however few numbers that moves; "both": one and the other in turns.
 

@@ -98,6 +98,25 @@ def test_masks_are_learnt_and_the_page_shows_how(prompts, tmp_path, capsys):
     assert (out / "pruning.html").read_text().count("<polyline") == 4
 
 
+def test_masks_that_start_from_fishers(prompts, tmp_path, capsys):
+    """Two samples alone, and before an iteration; the page of the first shows no training."""
+    few = ["--fisher-draws", "2", "--samples", "0", "--json"]
+    found = {}
+    for name, more in {
+        "fisher": ["--objective", "fisher"],
+        "ecodiff": ["--start", "fisher", "--iterations", "1", "--accumulation", "1"],
+    }.items():
+        out = tmp_path / name
+        arguments = ["prune", UNET, "--prompts", prompts, "--out", str(out), *SMALL]
+        assert main([*arguments, *few, *more]) == 0
+        printed, said = capsys.readouterr()
+        found[name] = json.loads(printed)
+        assert f"{name}: 2 of {2 if name == 'fisher' else 3}" in said
+        assert ("<polyline" in (out / "pruning.html").read_text()) == (name == "ecodiff")
+    assert found["ecodiff"]["criterion"]["start"] == "fisher"
+    assert found["fisher"]["criterion"]["fisher_along"] == "both"
+
+
 def test_a_model_without_its_pipeline(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["prune", f"{UNET}/unet", "--objective", "magnitude", "--out", str(out)]) == 0
@@ -126,6 +145,14 @@ def test_the_flags_are_the_options_of_every_objective():
         (["--objective", "random", "--ratio", "1"], "between 0 and 1"),
         (["--objective", "magnitude", "--spread", "0.1"], "it is of owl"),
         (["--objective", "random", "--prompts", "P", "--samples", "0"], "runs nothing"),
+        (
+            ["--prompts", "P", "--fisher-draws", "3"],
+            "where all gates start alike; add --start fisher",
+        ),
+        (
+            ["--objective", "fisher", "--prompts", "P", "--start", "fisher"],
+            "--start changes nothing",
+        ),
     ],
 )
 def test_bad_input_before_anything_is_loaded(more, words, tmp_path, capsys, monkeypatch):
