@@ -80,7 +80,7 @@ def _criterion(args: argparse.Namespace) -> Criterion:
     elsewhere = {"steps", "guidance", "seed"} if args.samples else set()
     for name in sorted(known - set(own) - set(RUN.get(args.objective, ())) - elsewhere):
         if getattr(args, name) is not None:
-            users = ", ".join(o for o, names in OPTIONS.items() if name in names)
+            users = ", ".join(o for o in OPTIONS if name in (*OPTIONS[o], *RUN.get(o, ())))
             raise SparseError(
                 f"--{name.replace('_', '-')} changes nothing for --objective {args.objective}; it is "
                 f"of {users}."
@@ -104,7 +104,7 @@ def _criterion(args: argparse.Namespace) -> Criterion:
     if criterion.needs_prompts and args.prompts is None:
         raise SparseError(
             f"--objective {args.objective} looks at the model while its pipeline runs; needs "
-            f"--prompts FILE. magnitude and random need none."
+            f"--prompts FILE. magnitude, random and owl --base magnitude need none."
         )
     if not criterion.needs_prompts and args.prompts is not None and not args.samples:
         raise SparseError(

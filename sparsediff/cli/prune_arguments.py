@@ -45,7 +45,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     flag = flags_of(p)
     out = "folder for what is left: loadable as MODEL is"
     flag("out", type=folder, metavar="DIR", required=True, help=out)
-    flag("target", type=_kinds, default=("heads", "ffn"), metavar="KINDS", help="(heads,ffn)")
+    target = "what may go: some of heads,ffn,blocks (heads,ffn)"
+    flag("target", type=_kinds, default=("heads", "ffn"), metavar="KINDS", help=target)
     flag("ratio", type=float, default=0.2, help="share of each kind's units given up (%(default)s)")
     flag("objective", choices=OBJECTIVES, default="ecodiff", help="what tells them (%(default)s)")
     flag("prompts", metavar="FILE", help="prompts, one a line; magnitude and random need none")
@@ -73,14 +74,15 @@ def _add_learning(flag: Callable[..., None]) -> None:
     flag("batch", type=int, metavar="N", help="prompts at a time for each process (1)")
     flag("accumulation", type=int, metavar="N", help="batches for one update (4)")
     flag("beta", type=float, help="weight of the penalty (0.5)")
-    flag("regulariser", choices=("l0", "l1", "bounded-l1"), help="(l0, exact and expected)")
+    flag("regulariser", choices=("l0", "l1", "bounded-l1"), help="what open gates cost (l0, exact)")
     flag("distance", choices=("mse", "rms"), help="of the final latents (mse)")
     for kind in KINDS:
-        flag(f"{kind}_learning_rate", type=float, help="(0.1)")
-    flag("schedule", choices=("constant", "constant_with_warmup", "cosine", "linear"))
-    flag("warmup_iterations", type=int, metavar="N", help="(10)")
+        flag(f"{kind}_learning_rate", type=float, help=f"rate of the gates of {kind} (0.1)")
+    schedules = ("constant", "constant_with_warmup", "cosine", "linear")
+    flag("schedule", choices=schedules, help="of the rates (constant_with_warmup)")
+    flag("warmup_iterations", type=int, metavar="N", help="in which the rates rise (10)")
     flag("clip", type=float, help="largest norm of the gradients (1)")
-    flag("initial_logit", type=float, help="(3)")
+    flag("initial_logit", type=float, help="of all gates, or of the middle one; 3 is open (3)")
     flag("damping", type=float, help="of the gates' noise; 0 is the exact hard concrete (0.5)")
     starts = "all gates alike, or by their units' Fisher information (even)"
     flag("start", choices=("even", "fisher"), help=starts)

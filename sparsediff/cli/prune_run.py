@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sparsediff.cli.prune_samples import sample
 from sparsediff.generation import GenerationRecipe
 from sparsediff.kernels.errors import SparseError
 from sparsediff.loading import hide_library_bars, load_pipeline, resolve_device, resolve_dtype
-from sparsediff.model_files import ModelFiles
+from sparsediff.model_files import ModelFiles, read_object
 from sparsediff.output_folder import require_free
 from sparsediff.prune.example_batch import example_batch
 from sparsediff.prune.masks import Masks
@@ -63,11 +64,11 @@ def prune_pipeline(args: argparse.Namespace, settings: PruneSettings) -> Pruning
     models = {component: model}, {component: pruning.model}
     pairs = [
         sample(Runner(pipe, recipe, prompt=text, seed=n, device=device), models, args.repeat)
-        for n, text in enumerate(shown)
+        for n, text in enumerate(shown, start=args.seed or 0)
     ]
     pipe.register_modules(**models[1])
     save_pruned(args.out, pipe, _of_the_original(earlier, pruning.masks))
-    _keep_recipe(files, Path(args.out))
+    _keep_recipe(files, Path(args.out), args.dtype)
     return PruningResult(
         model=args.model,
         component=component,
@@ -128,10 +129,13 @@ def _of_the_original(earlier: Masks | None, masks: Masks) -> Masks:
     return masks if earlier is None else original_masks(earlier, masks)
 
 
-def _keep_recipe(files: ModelFiles, out: Path) -> None:
-    """What makes a user type only a prompt goes along."""
-    if files.folder is not None and (files.folder / RECIPE).is_file():
-        (out / RECIPE).write_bytes((files.folder / RECIPE).read_bytes())
+def _keep_recipe(files: ModelFiles, out: Path, dtype: str | None) -> None:
+    """What makes a user type only a prompt goes along, with the dtype that was asked for."""
+    if files.folder is None or not (files.folder / RECIPE).is_file():
+        return
+    told = read_object(files.folder / RECIPE)
+    told |= {"dtype": dtype} if dtype else {}
+    (out / RECIPE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _teller(args: argparse.Namespace) -> Any:

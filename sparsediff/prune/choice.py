@@ -36,7 +36,8 @@ def choose(
     ``heads_multiple_of``: every attention keeps a multiple of so many heads. ``least``: so many units
     every layer keeps at least (of blocks, the model); 0 allows none.
 
-    Raises SparseError for scores that do not fit, and where `least` does not allow the ratio.
+    Raises SparseError for scores that do not fit, for unknown kinds, and where `least` or the multiple
+    does not allow the ratio.
     """
     check_choice(scope, heads_multiple_of, least)
     scores.check(structures)
@@ -76,6 +77,12 @@ def _total(kind: Kind, layers: Sequence[LayerUnits], ratio: float, least: int) -
             f"least {fewest * multiple} (least={least}, in multiples of {multiple}). Lower the ratio "
             f"or least; least=0 lets whole layers go."
         )
+    if wanted - most * multiple >= multiple:
+        raise SparseError(
+            f"ratio={ratio:g} of {kind} leaves {wanted} of {units}, but in multiples of {multiple} the "
+            f"{len(layers)} layers can keep {most * multiple} at most. Raise the ratio to "
+            f"{1 - most * multiple / units:.2f}, or take a multiple that divides more layers' {kind}."
+        )
     return min(max(floor(wanted / multiple + 0.5), fewest), most)
 
 
@@ -112,6 +119,8 @@ def _by_layer(layers: Sequence[LayerUnits], ratio: float, total: int) -> list[in
 
 
 def _ratio(ratio: float | Mapping[Kind, float], kind: Kind) -> float:
+    if isinstance(ratio, Mapping) and (unknown := sorted({*ratio} - {*KINDS})):
+        raise SparseError(f"ratio={ratio!r}: {unknown[0]!r} is none of {', '.join(KINDS)}.")
     value = ratio.get(kind, 0.0) if isinstance(ratio, Mapping) else ratio
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise SparseError(f"ratio={value!r} of {kind}: needs the share to give up, in [0, 1].")

@@ -34,6 +34,8 @@ class Masks:
     kept: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.kept, Mapping):
+            raise SparseError(f"kept={self.kept!r:.80}: needs a mapping of keys to bool tensors.")
         for key, kept in self.kept.items():
             if not isinstance(key, str) or not _KEY.fullmatch(key):
                 raise SparseError(
@@ -60,16 +62,16 @@ class Masks:
             if kept.numel() != known[key]:
                 raise SparseError(f"masks[{key!r}] has {kept.numel()} units, not {known[key]}.")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all; SparseError when it cannot be written."""
         tensors = {key: kept.to(torch.uint8).contiguous() for key, kept in self.kept.items()}
-        with whole_file(path) as beside:
+        with whole_file(Path(path)) as beside:
             save_file(tensors, beside, metadata={"schema": SCHEMA})
 
     @classmethod
-    def load(cls, path: Path) -> Masks:
+    def load(cls, path: str | Path) -> Masks:
         """Read what `save` wrote; SparseError for anything else."""
-        values = TensorFile.read(path, schema=SCHEMA, what="masks").tensors
+        values = TensorFile.read(Path(path), schema=SCHEMA, what="masks").tensors
         if any(value.dtype != torch.uint8 or (value > 1).any() for value in values.values()):
             raise SparseError(f"{path} holds values other than 0 and 1.")
         return cls(kept={key: value.bool() for key, value in values.items()})

@@ -49,6 +49,11 @@ def remove(
     AlreadyEnabledError while sparse attention is enabled on it, and UnsupportedModelError for a class
     that the tables or diffusers do not have, and for a model that is offloaded or cached.
     """
+    if not isinstance(model, nn.Module) or not isinstance(masks, Masks):
+        raise SparseError(
+            f"remove needs a model and Masks, not {type(model).__name__} and {type(masks).__name__}: "
+            f"of a pipeline such as pipe.transformer, of a mapping Masks(kept=...)."
+        )
     model = unwrapped(model)
     check_plain(model)
     structures = structures_of(model, KINDS)

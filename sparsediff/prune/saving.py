@@ -41,8 +41,9 @@ def save_pruned(
     by default where diffusers loaded it from. A pruned model that was there is replaced, other files
     stay.
 
-    Raises SparseError when nothing was pruned, masks are not those that made the model, it has LoRAs,
-    or the folder cannot be written or holds a model that is not pruned, which is untouched then.
+    Raises SparseError when nothing was pruned, masks keep other numbers of units than the model has
+    (which units they are cannot be told from it), it has LoRAs, or the folder cannot be written or
+    holds a model that is not pruned, which is untouched then.
     """
     path = Path(folder).expanduser()
     pruned = _pruned_parts(target)
@@ -95,6 +96,8 @@ def _by_component(
 ) -> dict[str, Masks]:
     if isinstance(masks, Masks):
         masks = dict.fromkeys(list(pruned)[:1], masks)
+    if not isinstance(masks, Mapping) or not all(isinstance(x, Masks) for x in masks.values()):
+        raise SparseError("save_pruned needs Masks, or a mapping of components to Masks.")
     if set(masks) != set(pruned):
         raise SparseError(
             f"masks are given for {', '.join(masks) or 'nothing'}; {', '.join(pruned)} are pruned. "

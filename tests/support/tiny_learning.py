@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ CALL = {
 }
 
 
-def learning_of(folder: Path, *, resume: str | None = None, **changes: Any) -> MaskLearning:
+def learning_of(
+    folder: Path,
+    *,
+    resume: str | None = None,
+    prompts: Sequence[str] = PROMPTS,
+    **changes: Any,
+) -> MaskLearning:
     """Four iterations of two steps, at rates and with noise that move every gate."""
     forget_accelerate()
     given: dict[str, Any] = {
@@ -43,7 +50,7 @@ def learning_of(folder: Path, *, resume: str | None = None, **changes: Any) -> M
     accelerator = accelerator_for(settings, folder, cpu=True)
     pipe = wan(layers=2)
     pipe.set_progress_bar_config(disable=True)
-    return MaskLearning(pipe, PROMPTS, settings, accelerator, folder, resume=resume)
+    return MaskLearning(pipe, prompts, settings, accelerator, folder, resume=resume)
 
 
 def killed_in_the_fourth(rank: int, folder: Path, **changes: Any) -> None:

@@ -16,7 +16,7 @@ from sparsediff.prune.frozen import frozen
 from sparsediff.prune.learning import LearnSettings
 from sparsediff.prune.learning.chain import chain_of
 from sparsediff.prune.learning.checkpointed_blocks import checkpointed_blocks
-from sparsediff.prune.learning.fisher import Along, fisher_information
+from sparsediff.prune.learning.fisher import Along, check_along, fisher_information
 from sparsediff.prune.scores import Scores
 from sparsediff.prune.subject import Subject
 
@@ -56,6 +56,7 @@ class Fisher(Criterion):
         """Raises SparseError for a subject without pipeline or prompts."""
         subject.check_prompts(self.name)
         check_own(subject, self.name)
+        check_along(self.fisher_along, subject.prompts)
         settings, model = self._settings(subject.call), subject.model
         chain, conditions = chain_of(
             subject.pipe,

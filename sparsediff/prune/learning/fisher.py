@@ -47,10 +47,9 @@ def fisher_information(
     A chain can carry a change of one sample a hundred times as far as of another; every sample's
     estimates are therefore shares of their sum over the units of a kind. ``draws``: at least so many
     samples, which the processes of the order's accelerator divide; ``tell`` is told how many are done.
-    Weights must be frozen. Raises SparseError where the gradients are not finite, and for "prompts"
-    or "both" with a single prompt.
+    Weights must be frozen. Raises SparseError where the gradients are not finite, and where nothing
+    depends on any unit of a kind; see `check_along` for what to ask before.
     """
-    _check_prompts(along, order)
     settings, accelerator = order.settings, order.accelerator
     units = [one.units for one in structures]
     summed = torch.zeros(sum(units), device=accelerator.device)
@@ -68,6 +67,19 @@ def fisher_information(
         )
     found = dict(zip([one.key for one in structures], summed.split(units), strict=True))
     return Scores(values=_mean_one(found, structures))
+
+
+def check_along(along: Along, prompts: Sequence[str]) -> None:
+    """Raise SparseError where prompts are to be compared that do not all differ, or a single one."""
+    if along == "noise":
+        return
+    twice = next((one for n, one in enumerate(prompts) if one in prompts[:n]), None)
+    if len(prompts) < 2 or twice is not None:
+        found = "there is one" if twice is None else f"{twice!r:.80} is there twice"
+        raise SparseError(
+            f"fisher_along={along!r} compares prompts, and {found}. Give several that all differ, or "
+            f"use 'noise'."
+        )
 
 
 def _squares(
@@ -99,14 +111,6 @@ def _squares(
     return {key: one.double().square() for key, one in zip(gates, gradients, strict=True)}
 
 
-def _check_prompts(along: Along, order: SampleOrder) -> None:
-    if along != "noise" and len(order.conditions) < 2:
-        raise SparseError(
-            f"fisher_along={along!r} compares prompts, and there is one. Give more prompts, or use "
-            f"'noise'."
-        )
-
-
 def _shares(squares: Mapping[str, Tensor], structures: Sequence[Structure]) -> list[Tensor]:
     """In the order of the structures, each sample's squares over their sum of the same kind."""
     sums = {
@@ -126,5 +130,10 @@ def _mean_one(found: Mapping[str, Tensor], structures: Sequence[Structure]) -> d
         keys = [one.key for one in structures if one.kind == kind]
         if keys:
             mean = torch.cat([found[key] for key in keys]).mean()
-            values |= {key: found[key] / mean if mean > 0 else found[key] for key in keys}
+            if mean == 0:
+                raise SparseError(
+                    f"The final latents do not depend on any of the {kind}: nothing tells them apart. "
+                    f"Look whether the model is trained."
+                )
+            values |= {key: found[key] / mean for key in keys}
     return values

@@ -19,6 +19,7 @@ from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.frozen import frozen
 from sparsediff.prune.learning.chain import chain_of
 from sparsediff.prune.learning.checkpointed_blocks import checkpointed_blocks
+from sparsediff.prune.learning.fisher import check_along
 from sparsediff.prune.learning.learning_folder import (
     RESUME,
     check_folder,
@@ -62,8 +63,11 @@ class MaskLearning:
     ) -> None:
         self.settings, self.accelerator = settings, accelerator
         self.folder, self.tell, self.tell_start = folder, tell, tell_start
+        self.resumes = resume is not None
         self.prompts = named(prompts)
         check_folder(folder, settings, self.prompts, resume)
+        if settings.draws_first:
+            check_along(settings.fisher_along, self.prompts)
         _, self.model = prunable_model(pipe)
         check_plain(self.model)
         check_model(folder, self.model)
@@ -98,6 +102,8 @@ class MaskLearning:
         self.accelerator.wait_for_everyone()  # each has looked whether the folder holds a training
         with shared_failure(self.accelerator):
             if self.accelerator.is_main_process:
+                if not self.resumes:  # another run may have started here since that was looked at
+                    check_folder(self.folder, settings, self.prompts, None)
                 write_start(self.folder, settings, self.prompts)
                 write_model(self.folder, self.model)
             path = self.folder / "log.jsonl"
@@ -122,7 +128,12 @@ class MaskLearning:
         if name == "latest" and not self.checkpoints.all():
             logger.warning("There is no checkpoint in %s yet: starting anew.", self.folder)
             return
-        self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(name))
+        done = self.trainer.iteration = self.checkpoints.load(self.checkpoints.find(name))
+        if done > self.settings.iterations:
+            raise SparseError(
+                f"iterations={self.settings.iterations}, and {done} are done in {self.folder}. Resume "
+                f"with as many or more, or name an earlier checkpoint."
+            )
         self.trainer.learner.take_rate()
 
 

@@ -144,6 +144,10 @@ def test_the_flags_are_the_options_of_every_objective():
         (["--objective", "magnitude", "--resume"], "learns nothing"),
         (["--objective", "random", "--ratio", "1"], "between 0 and 1"),
         (["--objective", "magnitude", "--spread", "0.1"], "it is of owl"),
+        (
+            ["--objective", "magnitude", "--steps", "3", "--samples", "0"],
+            "ecodiff, fisher, wanda, owl",
+        ),
         (["--objective", "random", "--prompts", "P", "--samples", "0"], "runs nothing"),
         (
             ["--prompts", "P", "--fisher-draws", "3"],
@@ -183,6 +187,26 @@ def test_an_empty_name_is_not_the_current_folder(name, capsys):
         parser().parse_args([name, UNET, "--prompts", "x", "--out", ""])
     assert error.value.code == 2
     assert "--out: is empty: needs the name of a folder" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long(capsys):
+    with pytest.raises(SystemExit) as error:
+        parser().parse_args(["prune", UNET, "--out", "x" * 300])
+    assert error.value.code == 2
+    assert "--out: is too long" in capsys.readouterr().err
+
+
+def test_seed_and_dtype_are_those_that_were_asked_for(tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["--objective", "magnitude", "--dtype", "bfloat16", "--seed", "7", "--repeat", "1"]
+    assert main(["prune", UNET, "--out", str(out), *SMALL, *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["seed"] for one in found["samples"]] == [7]
+    told = json.loads((out / "generation.json").read_text())
+    assert told.pop("dtype") == "bfloat16"
+    theirs = json.loads(Path(UNET, "generation.json").read_text())
+    del theirs["dtype"]
+    assert told == theirs
 
 
 def test_a_model_alone_cannot_be_run(prompts, tmp_path, capsys):

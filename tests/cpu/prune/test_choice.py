@@ -92,6 +92,8 @@ def test_blocks_are_one_layer(scope: str) -> None:
         ({"ratio": 0.5, "least": -1}, "least=-1"),
         ({"ratio": 0.5, "heads_multiple_of": 0}, "heads_multiple_of=0"),
         ({"ratio": 0.5, "heads_multiple_of": 5}, "too few"),
+        ({"ratio": 0.1, "heads_multiple_of": 5, "least": 0}, r"keep 0 at most. Raise .* to 1\.00"),
+        ({"ratio": {"head": 0.5}}, "'head' is none of heads, ffn, blocks"),
     ],
 )
 def test_refused(how: dict[str, Any], message: str) -> None:
@@ -136,7 +138,7 @@ def test_numbers_are_exact(
     units = sum(sizes)
     wanted = units - floor(units * ratio + 0.5)
     possible = all(f <= m for f, m in zip(fewest, most, strict=True))
-    if not possible or sum(fewest) - wanted >= multiple:
+    if not possible or sum(fewest) - wanted >= multiple or wanted - sum(most) >= multiple:
         with pytest.raises(SparseError):
             choose(scores, structures, **how)
         return

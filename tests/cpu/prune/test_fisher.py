@@ -27,7 +27,7 @@ from sparsediff.distill.training.sample_order import SampleOrder
 from sparsediff.kernels.errors import SparseError
 from sparsediff.prune.gates import gated
 from sparsediff.prune.learning.chain import Chain, distance
-from sparsediff.prune.learning.fisher import Along, fisher_information
+from sparsediff.prune.learning.fisher import Along, check_along, fisher_information
 from sparsediff.prune.learning.gate_logits import GateLogits, ranks
 from sparsediff.prune.learning.mask_trainer import MaskTrainer
 from sparsediff.prune.learning.settings import LearnSettings
@@ -151,13 +151,26 @@ def test_what_is_not_finite_is_an_error() -> None:
         found(chain, 1)
 
 
-def test_a_single_prompt_has_no_other() -> None:
+def test_prompts_that_are_compared_must_differ(tmp_path: Path) -> None:
+    """Said before a folder is written, which would stand in the way of the next try."""
+    for prompts, said in ((["a"], "there is one"), (["a", "b", "a"], "'a' is there twice")):
+        with pytest.raises(
+            SparseError, match=rf"fisher_along='both' compares.*{said}.*use 'noise'"
+        ):
+            check_along("both", prompts)
+        check_along("noise", prompts)
+    check_along("prompts", ["a", "b"])
+    with pytest.raises(SparseError, match="there is one"):
+        learning_of(tmp_path / "out", prompts=["a"], **START)
+    assert not (tmp_path / "out").exists()
+
+
+def test_units_of_which_none_is_of_use_are_an_error() -> None:
     chain = toy_chain()
-    order = order_of(chain)
-    order.conditions = order.conditions[:1]
-    with pytest.raises(SparseError, match=r"fisher_along='both' compares prompts.*use 'noise'"):
-        fisher_information(chain, toy_units(), order, draws=1)
-    fisher_information(chain, toy_units(), order, draws=1, along="noise")
+    with torch.no_grad():
+        chain.model.get_parameter("down.weight").zero_()
+    with pytest.raises(SparseError, match="do not depend on any of the ffn"):
+        found(chain, 1)
 
 
 def test_another_prompt_is_never_ones_own() -> None:

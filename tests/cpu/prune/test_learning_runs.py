@@ -136,6 +136,25 @@ def test_a_nan_names_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         learning_of(tmp_path, resume="latest", steps=3)
 
 
+def test_fewer_iterations_than_are_done_are_refused(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"warmup_iterations": 0, "checkpoint_every": 1}
+    learning_of(tmp_path, iterations=2, **words).run()
+    with pytest.raises(SparseError, match=r"iterations=1, and 2 are done .*earlier checkpoint"):
+        learning_of(tmp_path, resume="latest", iterations=1, **words)
+    found = learning_of(tmp_path, resume="iteration-000001", iterations=1, **words)
+    assert found.trainer.iteration == 1
+
+
+def test_of_two_that_begin_in_one_folder_the_second_is_refused(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"iterations": 1, "checkpoint_every": 0}
+    second = learning_of(tmp_path, seed=3, **words)
+    learning_of(tmp_path, **words).run()
+    with pytest.raises(SparseError, match="holds a training already"):
+        second.run()
+    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 0
+    assert len(_log(tmp_path)) == 1
+
+
 def test_another_models_learning_is_not_gone_on_with(tmp_path: Path) -> None:
     words: dict[str, Any] = {"iterations": 1, "warmup_iterations": 0}
     learning_of(tmp_path, **words).run()

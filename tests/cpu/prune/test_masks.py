@@ -36,6 +36,18 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("kept", [None, [KEPT]])
+def test_masks_are_a_mapping(kept):
+    with pytest.raises(SparseError, match="needs a mapping of keys to bool tensors"):
+        Masks(kept=kept)
+
+
+def test_a_path_may_be_a_text(tmp_path):
+    Masks(kept={HEADS.key: KEPT}).save(str(tmp_path / "masks.safetensors"))
+    found = Masks.load(str(tmp_path / "masks.safetensors"))
+    assert torch.equal(found.kept[HEADS.key], KEPT)
+
+
 def test_no_masks_keep_everything():
     assert Masks(kept={}).density == 1
 

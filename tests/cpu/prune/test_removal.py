@@ -132,6 +132,14 @@ def test_a_batch_of_another_model_is_refused():
         remove(case.model, _halved(case.structures), batch=batch)
 
 
+def test_what_is_no_model_and_no_masks_is_refused():
+    case = case_of("wan")
+    masks = _halved(case.structures)
+    for model, given in ((case.model, dict(masks.kept)), (case.model, None), (object(), masks)):
+        with pytest.raises(SparseError, match="remove needs a model and Masks, not "):
+            remove(model, given)
+
+
 def test_heads_stay_a_multiple():
     case = case_of("wan")
     masks = _halved(case.structures)  # one head of two

@@ -131,6 +131,9 @@ def test_masks_of_something_else_are_refused(tmp_path):
         save_pruned(tmp_path / "out", pipe, fewer)
     with pytest.raises(SparseError, match="given for transformer_2; transformer are pruned"):
         save_pruned(tmp_path / "out", pipe, {"transformer_2": masks})
+    for wrong in (None, dict(masks.kept)):
+        with pytest.raises(SparseError, match="needs Masks, or a mapping of components to Masks"):
+            save_pruned(tmp_path / "out", pipe, wrong)
     with pytest.raises(SparseError, match="holds no pruned model"):
         save_pruned(tmp_path / "out", wan(), masks)
     (tmp_path / "config.json").write_text("{}")
