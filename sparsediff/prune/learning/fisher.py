@@ -52,14 +52,14 @@ def fisher_information(
     """
     settings, accelerator = order.settings, order.accelerator
     units = [one.units for one in structures]
-    summed = torch.zeros(sum(units), device=accelerator.device)
+    summed = torch.zeros(sum(units))
     at_once = settings.batch * accelerator.num_processes
     for number in range(ceil(draws / at_once)):
         samples = order.samples(*divmod(number, settings.accumulation))
         squares = _squares(chain, structures, samples, order, along)
         summed += torch.cat(_shares(squares, structures), dim=1).sum(0)
         tell(min((number + 1) * at_once, draws))
-    summed = accelerator.reduce(summed, reduction="sum")
+    summed = accelerator.reduce(summed.to(accelerator.device), reduction="sum")
     if not bool(summed.isfinite().all()):
         raise SparseError(
             "The gradients of the final latents by the gates are not finite. Look for NaN in the "
@@ -108,7 +108,8 @@ def _squares(
         gradients = torch.autograd.grad(
             (latents * v).sum(), list(gates.values()), materialize_grads=True
         )
-    return {key: one.double().square() for key, one in zip(gates, gradients, strict=True)}
+    # On the CPU, as not every device has fp64, in which the smallest squares are above 0.
+    return {key: one.cpu().double().square() for key, one in zip(gates, gradients, strict=True)}
 
 
 def _shares(squares: Mapping[str, Tensor], structures: Sequence[Structure]) -> list[Tensor]:
