@@ -134,7 +134,7 @@ MODELS = {
         seeds=2,
         clean=4,
         limits={"ecodiff": 8, "fisher": 8, "wanda": 4, "owl": 4},
-        # From an even start 45 iterations left the gates where they had been.
+        # From an even start so few iterations leave the gates where they are.
         learning={
             "steps": 2,
             "iterations": 20,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,15 @@ def test_where_all_gates_are_open_the_distance_says_nothing() -> None:
 
 
 def test_many_draws_tend_to_the_squared_distance_of_each_unit() -> None:
+    """Of 300 draws an estimate is sqrt(2 / 300) = 8 % off, and two neurons are as near: one swap."""
     chain = toy_chain()
     order = order_of(chain)
     exact = sum(jacobian(chain, order, number)[0].square().sum(0) for number in range(3))
     assert isinstance(exact, Tensor)
     for wanted, scores in zip(exact.split(SIZES), found(chain, 300).split(SIZES), strict=True):
         both = torch.stack([ranks(wanted), ranks(scores)])
-        assert float(torch.corrcoef(both)[0, 1]) > 0.95
+        swapped = 1 - 12 / (len(wanted) * (len(wanted) ** 2 - 1))  # Spearman's, two neighbours
+        assert float(torch.corrcoef(both)[0, 1]) > swapped - 1e-4
 
 
 def test_a_sample_whose_chain_carries_further_counts_as_the_others(
@@ -245,7 +248,7 @@ def test_gone_on_with_it_does_not_start_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = learning_of(tmp_path / "whole", **START).run().values
-    assert in_processes(killed_in_the_fourth, tmp_path / "out", **START) != [0]
+    assert in_processes(killed_in_the_fourth, tmp_path / "out", **START) == [-signal.SIGKILL]
     learning = learning_of(tmp_path / "out", resume="latest", **START)
     assert learning.trainer.iteration == 2
     monkeypatch.setattr(MaskTrainer, "start", lambda *args: pytest.fail("it started again"))
